@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Virtual time: one clock a VM, in ns since creation, which stops while the VM is paused; and
+ * timers on it. All timers of a VM share one host timer (host.h), kept at the earliest deadline.
+ */
+#ifndef TRIVISOR_CORE_CLOCK_H
+#define TRIVISOR_CORE_CLOCK_H
+
+#include "base/types.h"
+
+struct vm;
+
+struct vtimer {
+    void (*fn)(
+        void *opaque); /* called with the VM lock held, from the event loop or a vCPU thread */
+    void *opaque;
+    u64 deadline; /* clock ns; valid while armed */
+    struct vm *vm;
+    bool armed;
+    unsigned heap_index; /* private */
+};
+
+#define VTIMERS_MAX 256
+
+/* Now, in clock ns. Any thread, no lock. */
+u64 vm_clock_ns(struct vm *vm);
+
+void vtimer_init(struct vtimer *t, struct vm *vm, void (*fn)(void *), void *opaque);
+/* Arm for an absolute deadline (one in the past fires soon) or disarm. VM lock held. */
+void vtimer_set(struct vtimer *t, u64 deadline_ns);
+void vtimer_cancel(struct vtimer *t);
+
+/* Runs what is due; returns the next deadline or UINT64_MAX. VM lock held. Called by the host's
+ * timer. */
+u64 vm_timers_run(struct vm *vm);
+
+#endif

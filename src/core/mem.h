@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest-physical RAM and ROM. Slots are added while the board is built and never change while vCPUs
+ * run, so readers take no lock. Everything else in the address space is the MMIO bus (bus.h).
+ */
+#ifndef TRIVISOR_CORE_MEM_H
+#define TRIVISOR_CORE_MEM_H
+
+#include "core/addr.h"
+
+#define MEM_SLOTS_MAX 16
+
+struct mem_slot {
+    u64 gpa, size; /* page-aligned */
+    u8 *host;
+    bool readonly;
+};
+
+struct guest_mem {
+    struct mem_slot slot[MEM_SLOTS_MAX];
+    unsigned n;
+};
+
+/* Adds RAM (or ROM: writes are dropped). 0, -EINVAL (unaligned, overlap) or -ENOSPC. host stays the
+ * caller's. */
+int guest_mem_add(struct guest_mem *m, gpa_t base, u64 size, void *host, bool readonly);
+
+/* Slot holding gpa, or NULL. */
+const struct mem_slot *guest_mem_slot(const struct guest_mem *m, gpa_t a);
+
+/* Host address of [a, a+len) when it lies wholly in one slot, else NULL. For ROM only to be read.
+ */
+void *guest_mem_ptr(const struct guest_mem *m, gpa_t a, u64 len);
+
+/* Copy out of / into guest memory across slots; 0, or -EFAULT when some byte is no RAM (nothing
+ * copied). Writes to ROM are -EFAULT. Loaders and DMA use these; writes here do not invalidate
+ * translated code: vm_dma_write does. */
+int guest_mem_read(const struct guest_mem *m, gpa_t a, void *buf, u64 len);
+int guest_mem_write(const struct guest_mem *m, gpa_t a, const void *buf, u64 len);
+
+#endif

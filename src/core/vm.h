@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine: memory, buses, clock, devices and vCPUs, and their life cycle. One lock a VM
+ * (vm_lock) guards devices, buses and timers; vCPU threads hold it only inside the accessors below.
+ * Lock order: vm_lock, then an engine's own locks are NOT taken inside it (engines call in with
+ * none of theirs held, or only ones that are never taken under vm_lock).
+ */
+#ifndef TRIVISOR_CORE_VM_H
+#define TRIVISOR_CORE_VM_H
+
+#include "base/bits.h"
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/device.h"
+#include "core/engine.h"
+#include "core/host.h"
+#include "core/irq.h"
+#include "core/mem.h"
+
+#define VM_VCPUS_MAX 8
+
+/* vcpu->events bits */
+#define VCPU_EV_IRQ BIT32(0) /* the local APIC (or PIC) may have something: ask irq->pending */
+#define VCPU_EV_NMI BIT32(1)
+#define VCPU_EV_INIT BIT32(2)
+#define VCPU_EV_SIPI BIT32(3) /* vcpu->sipi_vector */
+#define VCPU_EV_STOP BIT32(4) /* leave run: the VM is stopping or pausing */
+#define VCPU_EV_WORK BIT32(5) /* engine-private work */
+#define VCPU_EV_SMI BIT32(6)
+
+/* A vCPU's local interrupt controller, as the engine sees it. Called without the VM lock (they take
+ * it). */
+struct vcpu_irq_ops {
+    /* Vector of the highest deliverable interrupt (priority above PPR; ExtINT counts), or -1. */
+    int (*pending)(void *opaque);
+    /* INTA: accepts it and returns its vector, or -1 when it is gone. */
+    int (*ack)(void *opaque);
+    u64 (*get_tpr)(void *opaque); /* CR8: TPR >> 4 */
+    void (*set_tpr)(void *opaque, u64 cr8);
+    u32 (*apic_id)(void *opaque);
+    bool (*enabled)(void *opaque); /* APIC_BASE.EN: CPUID.1.EDX.APIC */
+};
+
+struct vcpu {
+    struct vm *vm;
+    unsigned id;
+    u32 events; /* VCPU_EV_*, atomic */
+    u8 sipi_vector;
+    const struct vcpu_irq_ops *irq;
+    void *irq_opaque;
+    void *engine_vcpu;
+    struct host_thread *thread;
+    struct host_event wake; /* what a halted vCPU waits on */
+    bool bsp;
+};
+
+enum vm_stop_reason { VM_RUNNING, VM_POWEROFF, VM_RESET, VM_TEST_EXIT, VM_CRASH, VM_QUIT };
+
+/* MSRs that belong to devices or to policy (x2APIC, pvclock, ...). 0, or -1: #GP. VM lock NOT held.
+ */
+struct msr_ops {
+    int (*read)(void *opaque, struct vcpu *v, u32 msr, u64 *val);
+    int (*write)(void *opaque, struct vcpu *v, u32 msr, u64 val);
+};
+
+#define VM_MSR_RANGES_MAX 16
+
+struct vm {
+    struct guest_mem mem;
+    struct bus pio, mmio;
+    struct host_mutex lock;
+    struct x86_cpu_model cpu_model;
+    const struct engine_ops *engine;
+    void *engine_vm;
+    struct vcpu *vcpu[VM_VCPUS_MAX];
+    unsigned nvcpus;
+    struct device *devices;
+    struct vtimer *timer_heap[VTIMERS_MAX];
+    unsigned ntimers;
+    u64 clock_base;  /* host monotonic ns at clock 0 */
+    u32 stop_reason; /* enum vm_stop_reason, atomic: the first one wins */
+    int exit_code;
+    char stop_text[256];
+    struct {
+        u32 first, last;
+        const struct msr_ops *ops;
+        void *opaque;
+    } msr_range[VM_MSR_RANGES_MAX];
+    unsigned nmsr_ranges;
+    bool strict_io, strict_msr;
+};
+
+/* Life cycle. *vm is zeroed storage of the caller's. */
+void vm_init(struct vm *vm, const struct engine_ops *engine);
+int vm_add_vcpu(struct vm *vm,
+                struct vcpu *v); /* after cpu_model is built; v zeroed, caller's storage */
+/* Starts a thread a vCPU and runs the event loop until the VM stops; joins the threads. 0 or
+ * -errno. */
+int vm_run(struct vm *vm);
+void vm_destroy(struct vm *vm); /* devices, vCPUs, engine */
+
+/* Asks the VM to stop; any thread. text may be NULL. The first call wins. */
+void vm_stop(struct vm *vm, enum vm_stop_reason why, int exit_code, const char *text);
+
+void vm_lock(struct vm *vm);
+void vm_unlock(struct vm *vm);
+
+/* Accesses of a vCPU; they take the VM lock. */
+u64 vm_mmio_read(struct vm *vm, u64 gpa, unsigned size);
+void vm_mmio_write(struct vm *vm, u64 gpa, unsigned size, u64 val);
+u32 vm_pio_read(struct vm *vm, u16 port, unsigned size);
+void vm_pio_write(struct vm *vm, u16 port, unsigned size, u32 val);
+int vm_rdmsr(struct vcpu *v, u32 msr, u64 *val);
+int vm_wrmsr(struct vcpu *v, u32 msr, u64 val);
+int vm_add_msr_range(struct vm *vm, u32 first, u32 last, const struct msr_ops *ops, void *opaque);
+
+/* Devices' DMA; VM lock held. -EFAULT when it leaves RAM. Tells the engine about writes. */
+int vm_dma_read(struct vm *vm, gpa_t a, void *buf, u64 len);
+int vm_dma_write(struct vm *vm, gpa_t a, const void *buf, u64 len);
+
+/* Adds d to the VM's list (owned from then on). */
+void vm_add_device(struct vm *vm, struct device *d);
+
+/* Sets event bits (atomic or) and kicks or wakes the vCPU; any thread, VM lock optional. */
+void vcpu_post(struct vcpu *v, u32 events);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the interpreter. Rules:
+ *  - interp_exec sets next_rip = rip + length (wrapped to the code size) and calls the handler of
+ * the mnemonic; branches overwrite next_rip; when the handler returns INTERP_OK, rip becomes
+ * next_rip.
+ *  - A handler faults by interp_raise*, which unwinds to interp_exec (__builtin_longjmp) and never
+ * returns; so it commits registers, flags and memory only after everything that can fault has been
+ * done.
+ *  - Everything is compiled for general registers only.
+ */
+#ifndef TRIVISOR_ENGINE_INTERP_PRIV_H
+#define TRIVISOR_ENGINE_INTERP_PRIV_H
+
+#include "engine/interp/interp.h"
+
+typedef enum interp_result interp_handler(struct interp *in, const struct x86_insn *insn);
+
+/* --- faults (interp.c)
+ * ---------------------------------------------------------------------------------- */
+_Noreturn void interp_raise(struct interp *in, u8 vector); /* no error code */
+_Noreturn void interp_raise_err(struct interp *in, u8 vector,
+                                u32 error);           /* error gets in->ext or'ed in for
+                                                         #TS #NP #SS #GP */
+_Noreturn void interp_raise_fault(struct interp *in); /* in->fault is filled */
+
+/* --- memory (mem.c): raise #PF, #GP, #SS as the access requires; sizes 1..64 bytes
+ * ----------------------- */
+unsigned
+im_access(const struct interp *in); /* X86_ACC_USER / X86_ACC_SMAP for data accesses at this CPL */
+unsigned im_system_access(
+    const struct interp *in); /* implicit supervisor accesses: descriptor tables, TSS */
+/* Effective address of insn->mem without segment (wrapped to the address size). */
+u64 im_ea(const struct interp *in, const struct x86_insn *insn);
+/* Linear address of seg:off for an access of size bytes: limit, type, canonical checks (SDM
+ * 3A 5.3). */
+u64 im_linear(struct interp *in, unsigned seg, u64 off, unsigned size, bool write);
+u64 im_read(struct interp *in, unsigned seg, u64 off, unsigned size); /* size 1,2,4,8 */
+void im_write(struct interp *in, unsigned seg, u64 off, unsigned size, u64 val);
+/* On linear addresses with explicit access flags (im_access(in) or im_system_access(in)). */
+u64 im_lin_read(struct interp *in, u64 lin, unsigned size, unsigned access);
+void im_lin_write(struct interp *in, u64 lin, unsigned size, u64 val, unsigned access);
+void im_lin_read_buf(struct interp *in, u64 lin, void *buf, unsigned n, unsigned access);
+void im_lin_write_buf(struct interp *in, u64 lin, const void *buf, unsigned n, unsigned access);
+/* Raises what a write of n bytes would raise, writing nothing (A and D may be set). */
+void im_lin_probe_write(struct interp *in, u64 lin, unsigned n, unsigned access);
+
+/* --- operands (operand.c)
+ * ------------------------------------------------------------------------------- */
+u64 io_read(struct interp *in, const struct x86_insn *insn,
+            unsigned n); /* operand n, zero-extended */
+void io_write(struct interp *in, const struct x86_insn *insn, unsigned n,
+              u64 val); /* 32-bit GPR writes clear
+                           the upper half */
+u64 io_gpr(const struct interp *in, unsigned reg, unsigned size);
+void io_set_gpr(struct interp *in, unsigned reg, unsigned size, u64 val);
+
+/* --- stack (stack.c): width from SS.B / 64-bit mode
+ * ------------------------------------------------------ */
+void is_push(struct interp *in, unsigned size,
+             u64 val); /* commits RSP; raise before any other commit */
+u64 is_pop(struct interp *in, unsigned size);
+u64 is_sp(const struct interp *in);        /* RSP masked to the stack address size */
+void is_set_sp(struct interp *in, u64 sp); /* writes only the stack-address-size part */
+
+/* --- segments and far control (segment.c, far.c, task.c)
+ * -------------------------------------------------- */
+/* MOV/POP/LxS to a segment register other than CS, with all checks (SDM 2B MOV). */
+void iseg_load(struct interp *in, unsigned seg, u16 sel);
+void iseg_set_real(struct interp *in, unsigned seg, u16 sel); /* real and V86: base = sel << 4 */
+void iseg_set_cpl(struct interp *in, u8 cpl);
+enum interp_result ifar_jmp(struct interp *in, u16 sel, u64 off, unsigned opsize);
+enum interp_result ifar_call(struct interp *in, u16 sel, u64 off, unsigned opsize);
+enum interp_result ifar_ret(struct interp *in, unsigned opsize, unsigned imm);
+
+/* --- events (event.c)
+ * ------------------------------------------------------------------------------------- */
+enum interp_event {
+    EV_FAULT,
+    EV_TRAP,
+    EV_SOFT_INT /* INT n, INT3, INTO */,
+    EV_ICEBP,
+    EV_EXTERNAL,
+    EV_NMI
+};
+/* Delivers through IVT or IDT, handling nested faults up to shutdown; rip pushed is `rip`. */
+enum interp_result ievent_deliver(struct interp *in, enum interp_event kind, u8 vector,
+                                  bool has_error, u32 error, u64 rip);
+
+/* --- debug (debug.c)
+ * ---------------------------------------------------------------------------------------- */
+/* Data and I/O watchpoints hit by the instruction in progress collect here and trap after it (SDM
+ * 3B 17.2). */
+void idebug_data(struct interp *in, u64 lin, unsigned len, bool write);
+void idebug_io(struct interp *in, u16 port, unsigned len);
+/* Instruction breakpoint at rip: raises #DB (fault) unless RF. */
+void idebug_fetch(struct interp *in, u64 lin);
+
+/* --- handlers
+ * --------------------------------------------------------------------------------------------- */
+/* Looks up the handler; NULL: not implemented. Integer: alu, shift, bits, muldiv, string, stack,
+ * branch, misc. System: system, far, event, msr. The rest (x87, MMX, SSE, AVX, AVX-512, AES, ...)
+ * is ivector. */
+interp_handler *interp_integer_handler(u16 mnemonic); /* table in integer.c */
+interp_handler *interp_system_handler(u16 mnemonic);  /* table in system.c */
+interp_handler ivector; /* vector.c: runs it natively on state.xsave */
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CPUID the guest sees: the host's, minus what cannot be kept, as a table fixed at VM creation.
+ */
+#ifndef TRIVISOR_X86_CPUID_H
+#define TRIVISOR_X86_CPUID_H
+
+#include "x86/state.h"
+
+struct x86_cpuid_entry {
+    u32 leaf, subleaf;
+    bool has_subleaf;
+    u32 eax, ebx, ecx, edx;
+};
+
+#define X86_CPUID_MAX 96
+
+/* Derived facts the executor asks for often. */
+struct x86_cpu_model {
+    struct x86_cpuid_entry entry[X86_CPUID_MAX];
+    unsigned n;
+    u32 max_basic, max_ext;
+    bool amd;      /* AuthenticAMD or HygonGenuine: SYSCALL and segment rules differ */
+    u8 phys_bits;  /* MAXPHYADDR shown */
+    u8 lin_bits;   /* 48 (57 only if LA57 is shown) */
+    u64 cr4_valid; /* CR4 bits the guest may set */
+    u64 efer_valid;
+    u64 xcr0_valid;
+    u32 mxcsr_mask;
+    bool gbpages, nx, pse36, smep, smap, umip, pcid, invpcid, fsgsbase, rdtscp, la57;
+    u32 xsave_size; /* bytes for all of xcr0_valid, standard format */
+};
+
+/* Options that shape the model. */
+struct x86_cpu_options {
+    unsigned ncpus;
+    bool hide_kvm; /* no paravirtual leaves at 0x40000000 */
+    u64 tsc_khz;
+};
+
+/* Builds the model for engine bt from the host's CPUID (through host_cpuid, to be testable). */
+typedef void x86_cpuid_fn(u32 leaf, u32 subleaf, u32 out[4]);
+void x86_cpu_model_build(struct x86_cpu_model *m, x86_cpuid_fn *host, u64 host_xcr0,
+                         const struct x86_cpu_options *opt);
+
+/* What CPUID returns on a vCPU: dynamic bits (OSXSAVE, OSPKE, APIC id, APIC enabled, XCR0-dependent
+ * size) are filled from *s, apic_id and apic_on. Out-of-range leaves behave as on the vendor's
+ * CPUs. */
+void x86_cpuid(const struct x86_cpu_model *m, const struct x86_vcpu_state *s, u32 apic_id,
+               bool apic_on, u32 leaf, u32 subleaf, u32 out[4]);
+
+#endif
