@@ -75,4 +75,49 @@ void host_loop_timer(u64 monotonic_ns, void (*fn)(void *opaque), void *opaque);
 int host_loop_run(void);
 void host_loop_stop(void);
 
+/* --- generated code and vCPU threads (engine bt)
+ * --------------------------------------------------------- */
+
+/* Memory for generated code: one memfd seen twice, never writable and executable in one mapping. */
+struct host_code {
+    u8 *rw;
+    u8 *rx;
+    u64 size;
+};
+int host_code_alloc(struct host_code *c, u64 size);
+void host_code_free(struct host_code *c);
+
+/*
+ * `n` windows of `stride` bytes each, one after another. In every window, bytes [shared_off,
+ * shared_off + shared_size) are the same memory (shared by all windows); the rest is private,
+ * zeroed memory. Returns the first window or NULL.
+ */
+u8 *host_windows_alloc(unsigned n, u64 stride, u64 shared_off, u64 shared_size);
+void host_windows_free(u8 *first, unsigned n, u64 stride);
+
+/* The interrupted thread, as a signal handler sees and changes it. Registers in encoding order. */
+struct host_signal {
+    u64 *gpr[16];
+    u64 *rip, *rflags;
+    int kind;   /* enum host_signal_kind */
+    int trapno; /* x86 vector for faults */
+    u64 addr;   /* faulting address for #PF */
+};
+
+enum host_signal_kind { HOST_SIGNAL_KICK, HOST_SIGNAL_FAULT };
+
+/* Runs on an alternate stack, async-signal-safe. For faults: true when handled, false: the process
+ * is ended. */
+typedef bool host_signal_fn(void *opaque, struct host_signal *sig);
+
+/* Makes the calling thread a vCPU thread: alternate signal stack, kick signal and fault signals to
+ * fn. */
+int host_vcpu_attach(host_signal_fn *fn, void *opaque);
+void host_vcpu_detach(void);
+/* The calling thread's id for host_kick. */
+int host_thread_self(void);
+/* Sends the kick signal to a vCPU thread of this process. Async-signal-safe. */
+void host_kick(int thread);
+void host_yield(void);
+
 #endif

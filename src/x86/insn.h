@@ -38,6 +38,7 @@ struct x86_op {
     u8 write;    /* operand is written (may be conditional) */
     u8 implicit; /* not encoded in modrm/opcode/immediate */
     u16 size;    /* bits */
+    u8 enc;      /* ZYDIS_OPERAND_ENCODING_*: which field of the instruction holds it */
 };
 
 enum x86_encoding {
