@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Builds a guest's initramfs: busybox, /init and any extra programs, as a gzipped newc cpio archive.
+
+Written without cpio(1) or root: the archive format is simple (Linux Documentation/driver-api/
+early-userspace/buffer-format.rst), device nodes need no privilege this way, and the result depends on
+nothing but its inputs.
+"""
+import argparse
+import gzip
+import os
+import stat
+import subprocess
+import sys
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'initramfs')
+
+
+class Archive:
+    def __init__(self):
+        self.out = bytearray()
+        self.ino = 0
+
+    def add(self, name, mode, data=b'', rdev=(0, 0)):
+        self.ino += 1
+        raw = name.encode() + b'\0'
+        fields = (self.ino, mode, 0, 0, 1, 0, len(data), 0, 0, rdev[0], rdev[1], len(raw), 0)
+        self.out += b'070701' + b''.join(b'%08X' % f for f in fields) + raw
+        self.pad()
+        self.out += data
+        self.pad()
+
+    def pad(self):
+        self.out += b'\0' * (-len(self.out) % 4)
+
+    def dir(self, name, perm=0o755):
+        self.add(name, stat.S_IFDIR | perm)
+
+    def file(self, name, data, perm=0o755):
+        self.add(name, stat.S_IFREG | perm, data)
+
+    def link(self, name, target):
+        self.add(name, stat.S_IFLNK | 0o777, target.encode())
+
+    def finish(self):
+        self.add('TRAILER!!!', 0)
+        return bytes(self.out)
+
+
+def read(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('-o', '--output', required=True)
+    p.add_argument('--busybox', default='/bin/busybox', help='a static busybox (busybox-static)')
+    p.add_argument('--add', action='append', default=[], metavar='HOST[:GUEST]',
+                   help='put a program or file into the guest (default place: /bin)')
+    a = p.parse_args()
+
+    try:
+        busybox = read(a.busybox)
+        applets = subprocess.run([a.busybox, '--list'], capture_output=True, text=True, check=True,
+                                 timeout=20).stdout.split()
+    except (OSError, subprocess.SubprocessError) as e:
+        sys.exit(f'mkinitramfs: {a.busybox}: {e} (package busybox-static)')
+    if b'/lib64/ld-linux' in busybox[:4096]:
+        sys.exit(f'mkinitramfs: {a.busybox} is not static (package busybox-static)')
+
+    ar = Archive()
+    for d in ('bin', 'sbin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp'):
+        ar.dir(d)
+    # What the kernel opens for init before devtmpfs is mounted.
+    ar.add('dev/console', stat.S_IFCHR | 0o600, rdev=(5, 1))
+    ar.add('dev/null', stat.S_IFCHR | 0o666, rdev=(1, 3))
+    ar.file('bin/busybox', busybox)
+    ours = ('poweroff', 'reboot', 'halt')
+    for name in sorted(set(applets) - set(ours) - {'busybox', 'init', 'linuxrc'}):
+        ar.link('bin/' + name, 'busybox')
+    for name in ours:
+        ar.file('sbin/' + name, read(os.path.join(HERE, 'poweroff')))
+    ar.file('etc/profile', read(os.path.join(HERE, 'profile')), 0o644)
+    ar.file('etc/passwd', b'root::0:0:root:/root:/bin/sh\n', 0o644)
+    ar.file('etc/group', b'root:x:0:\n', 0o644)
+    ar.file('init', read(os.path.join(HERE, 'init')))
+    for item in a.add:
+        host, _, guest = item.partition(':')
+        guest = (guest or 'bin/' + os.path.basename(host)).lstrip('/')
+        ar.file(guest, read(host), 0o755)
+
+    data = gzip.compress(ar.finish(), 9, mtime=0)
+    tmp = a.output + '.tmp'
+    with open(tmp, 'wb') as f:
+        f.write(data)
+    os.replace(tmp, a.output)
+
+
+main()
