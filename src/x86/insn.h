@@ -107,6 +107,12 @@ enum x86_decode_result {
 };
 
 /*
+ * Conventions worth knowing: string instructions and XLAT have no operands in op[], but (as for
+ * MASKMOV*) mem describes their memory operand (MOVS and CMPS: the overridable one at rSI); F2 on a
+ * string instruction that does not compare counts as X86_PFX_REP. flags_written of shifts by CL
+ * holds flags a zero count leaves alone. An operand-size prefix on near branches in 64-bit mode
+ * follows the host's vendor (AMD: opsize 2).
+ *
  * Decodes one instruction from bytes[0..n). mode: 16, 32 or 64 (CS.D/L); real: real or virtual-8086
  * mode. n of 15 always suffices. On failure *insn is undefined.
  */
