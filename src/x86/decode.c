@@ -161,14 +161,16 @@ static bool address_only(ZydisMnemonic m)
 }
 
 /*
- * A hidden memory operand is described when it is no stack access (string instructions, XLAT,
- * MASKMOVQ): of the two of MOVS and CMPS the one at rSI, whose segment can be overridden.
+ * A hidden memory operand is described when it is no stack access, ENTER's and LEAVE's included
+ * (string instructions, XLAT, MASKMOVQ): of the two of MOVS and CMPS the one at rSI, whose segment
+ * can be overridden.
  */
 static void hidden_mem(struct x86_insn *insn, const ZydisDecodedOperand *o)
 {
     u8 high8;
     u8 base = gpr_number(o->mem.base, &high8);
-    if (base != X86_RSP && base != X86_NOREG && (!insn->mem.present || base == X86_RSI))
+    if (base != X86_RSP && base != X86_RBP && base != X86_NOREG &&
+        (!insn->mem.present || base == X86_RSI))
         fill_mem(insn, o);
 }
 
@@ -272,6 +274,21 @@ static void fill_prefixes(struct x86_insn *insn, const ZydisDecodedInstruction *
         insn->prefixes |= X86_PFX_SEG;
 }
 
+static bool near_branch(const struct x86_insn *insn)
+{
+    u8 op = insn->opcode;
+    if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F)
+        return op >= 0x80 && op <= 0x8f;
+    if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || insn->encoding != X86_ENC_LEGACY)
+        return false;
+    if (op == 0xff) {
+        unsigned reg = (insn->modrm >> 3) & 7;
+        return reg == 2 || reg == 4;
+    }
+    return (op >= 0x70 && op <= 0x7f) || (op >= 0xe0 && op <= 0xe3) || op == 0xe8 || op == 0xe9 ||
+           op == 0xeb || op == 0xc2 || op == 0xc3;
+}
+
 static u8 operand_size(const struct x86_insn *insn, const ZydisDecodedInstruction *z)
 {
     if (z->operand_width > 8)
@@ -359,6 +376,15 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
     fill_operands(insn, &z, ops);
     fill_prefixes(insn, &z);
     insn->opsize = operand_size(insn, &z);
+    if (mode == 64 && (insn->prefixes & X86_PFX_OPSIZE) && !(insn->rex & 8) && amd_branches() &&
+        near_branch(insn)) {
+        /* Zydis knows this only of the branches with a 16- or 32-bit displacement. */
+        insn->opsize = 2;
+        if (insn->opcode == 0xff && insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
+            insn->op[0].size = 16;
+            insn->mem.size = 16;
+        }
+    }
     return X86_DECODE_OK;
 }
 
