@@ -28,6 +28,10 @@ struct x86_cpu_model {
     u32 mxcsr_mask;
     bool gbpages, nx, pse36, smep, smap, umip, pcid, invpcid, fsgsbase, rdtscp, la57;
     u32 xsave_size; /* bytes for all of xcr0_valid, standard format */
+    u32 signature;  /* CPUID.1:EAX, also EDX after RESET and INIT */
+    u32 tsc_khz;
+    bool rdpid, tsc_aux; /* tsc_aux: RDTSCP or RDPID is shown, the MSR exists */
+    u64 arch_caps;       /* IA32_ARCH_CAPABILITIES; 0: the MSR does not exist */
 };
 
 /* Options that shape the model. */

@@ -18,6 +18,8 @@ struct x86_walk_mem {
     void *opaque;
     /* Called after a walk has set A or D in the entry at gpa; may be NULL. */
     void (*touched)(void *opaque, u64 gpa);
+    u8 phys_bits;    /* MAXPHYADDR: address bits from here up to 51 are reserved; 0 counts as 52 */
+    bool no_gbpages; /* PS is reserved in a PDPTE (CPUID.80000001H:EDX.Page1GB clear) */
 };
 
 struct x86_walk {
@@ -39,5 +41,18 @@ struct x86_walk {
  */
 bool x86_walk(const struct x86_vcpu_state *s, const struct x86_walk_mem *m, u64 gva,
               unsigned access, struct x86_walk *w);
+
+/* PAE paging (CR0.PG and CR4.PAE set, EFER.LMA clear) is in force for these register values. */
+static inline bool x86_pae_paging(u64 cr0, u64 cr4, u64 efer)
+{
+    return (cr0 & CR0_PG) && (cr4 & CR4_PAE) && !(efer & EFER_LMA);
+}
+
+/*
+ * Reads the four PDPTEs that cr3 points to, as MOV CR0/CR3/CR4 and task switches do under PAE
+ * paging (SDM 3A 4.4.1). false: a present entry has a reserved bit set, the load is #GP(0) and out
+ * is not to be used.
+ */
+bool x86_load_pdptes(const struct x86_walk_mem *m, u64 cr3, u64 out[4]);
 
 #endif

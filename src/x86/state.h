@@ -42,6 +42,10 @@ enum x86_activity { X86_RUNNING, X86_HALTED, X86_WAIT_SIPI, X86_SHUTDOWN };
 /* Standard-format XSAVE image; 4 KiB holds x87, SSE, AVX and AVX-512 (2696 bytes) with room. */
 #define X86_XSAVE_SIZE 4096
 
+#define X86_MTRR_VAR 8   /* variable-range MTRR pairs */
+#define X86_MC_BANKS 10  /* machine-check banks */
+#define X86_MISC_MSRS 48 /* MSRs that merely hold what was written */
+
 struct x86_vcpu_state {
     u64 gpr[16];
     u64 rip;
@@ -67,6 +71,11 @@ struct x86_vcpu_state {
     /* An event whose delivery was cut short by a save and must be delivered again. */
     u8 ev_valid, ev_vector, ev_has_error, ev_is_soft;
     u32 ev_error;
+    /* MSRs with storage of their own; semantics in x86/msr.h. */
+    u64 mtrr_def_type, mtrr_fixed[11], mtrr_base[X86_MTRR_VAR], mtrr_mask[X86_MTRR_VAR];
+    u64 mcg_status, mcg_ctl, mc_bank[X86_MC_BANKS][4]; /* CTL, STATUS, ADDR, MISC */
+    u64 debugctl;
+    u64 misc_msr[X86_MISC_MSRS]; /* slots of the table in msr.c */
     u8 xsave[X86_XSAVE_SIZE] __attribute__((aligned(64)));
 };
 
