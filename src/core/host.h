@@ -20,6 +20,9 @@ struct host_ram {
 /* Guest RAM: a shared memfd mapping, zeroed, not reserved. */
 int host_ram_alloc(struct host_ram *r, u64 size);
 void host_ram_free(struct host_ram *r);
+/* Zeroed, page-aligned, lazily populated memory; NULL: none. */
+void *host_zalloc(u64 size);
+void host_free(void *p);
 /* Physical memory of the host in bytes. */
 u64 host_total_memory(void);
 
@@ -119,5 +122,14 @@ int host_thread_self(void);
 /* Sends the kick signal to a vCPU thread of this process. Async-signal-safe. */
 void host_kick(int thread);
 void host_yield(void);
+
+/* --- the end of the process
+ * --------------------------------------------------------------------------------------- */
+
+/* Runs fn before the process ends in any way it can notice (exit, a failed CHECK, a fatal signal):
+ * to leave a terminal as it was found. fn: async-signal-safe, harmless when called twice. */
+void host_at_end(void (*fn)(void));
+/* Runs what host_at_end was given. Async-signal-safe. */
+void host_end(void);
 
 #endif

@@ -16,6 +16,26 @@
 #define ALT_STACK_SIZE (64 * 1024)
 #define KICK_SIGNAL SIGUSR1
 
+/* The size stands in the page before what the caller sees. */
+void *host_zalloc(u64 size)
+{
+    u8 *p = mmap(NULL, size + 4096, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    memcpy(p, &size, sizeof(size));
+    return p + 4096;
+}
+
+void host_free(void *p)
+{
+    u64 size;
+
+    memcpy(&size, (u8 *)p - 4096, sizeof(size));
+    munmap((u8 *)p - 4096, size + 4096);
+}
+
 int host_code_alloc(struct host_code *c, u64 size)
 {
     int fd = memfd_create("trivisor-code", MFD_CLOEXEC);
@@ -108,6 +128,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     if (sig == KICK_SIGNAL)
         return;
     /* Our own bug: let the default action end the process with the fault where it is. */
+    host_end();
     signal(sig, SIG_DFL);
 }
 

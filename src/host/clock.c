@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clocks of the host, and the frequency of its TSC. */
+#include <cpuid.h>
+#include <pthread.h>
+#include <time.h>
+
+#include "core/host.h"
+
+#define NS_PER_S 1000000000ull
+
+static u64 clock_ns(clockid_t id)
+{
+    struct timespec ts;
+
+    clock_gettime(id, &ts);
+    return (u64)ts.tv_sec * NS_PER_S + (u64)ts.tv_nsec;
+}
+
+u64 host_monotonic_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+u64 host_realtime_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME);
+}
+
+/* One reading of both clocks, the TSC as close to the middle of the other as scheduling allows. */
+static void read_both(u64 *tsc, u64 *ns)
+{
+    u64 best = UINT64_MAX;
+
+    for (unsigned i = 0; i < 8; i++) {
+        u64 before = clock_ns(CLOCK_MONOTONIC_RAW);
+        u64 t = __builtin_ia32_rdtsc();
+        u64 after = clock_ns(CLOCK_MONOTONIC_RAW);
+
+        if (after - before < best) {
+            best = after - before;
+            *tsc = t;
+            *ns = before + (after - before) / 2;
+        }
+    }
+}
+
+static u64 khz_by_measurement(void)
+{
+    struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
+    u64 t0 = 0, t1 = 0, n0 = 0, n1 = 0;
+
+    read_both(&t0, &n0);
+    nanosleep(&nap, NULL);
+    read_both(&t1, &n1);
+    if (n1 <= n0)
+        return 0;
+    return (u64)((unsigned __int128)(t1 - t0) * 1000000 / (n1 - n0));
+}
+
+/* CPUID leaf 15H (SDM 2A CPUID): TSC = crystal * EBX / EAX, where the crystal's frequency is told;
+ * or a hypervisor's timing leaf 40000010H: EAX is the TSC's frequency in kHz. */
+static u64 khz_by_cpuid(void)
+{
+    u32 a, b, c, d;
+
+    if (__get_cpuid(0x15, &a, &b, &c, &d) && a && b && c)
+        return (u64)c * b / a / 1000;
+    __cpuid(1, a, b, c, d);
+    if (c & (1u << 31)) {
+        __cpuid(0x40000000, a, b, c, d);
+        if (a >= 0x40000010 && a < 0x40010000) {
+            __cpuid(0x40000010, a, b, c, d);
+            return a;
+        }
+    }
+    return 0;
+}
+
+static u64 tsc_khz;
+
+static void find_tsc_khz(void)
+{
+    u64 told = khz_by_cpuid();
+    u64 measured = khz_by_measurement();
+    u64 off = told > measured ? told - measured : measured - told;
+
+    /* What CPUID tells is exact, unless it is wrong: then the two differ by more than noise. */
+    tsc_khz = told && off <= measured / 100 ? told : measured;
+}
+
+u64 host_tsc_khz(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, find_tsc_khz);
+    return tsc_khz;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The log's sink, failed CHECKs, and the last things done before the process ends. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "core/host.h"
+#include "host/init.h"
+
+#define END_HOOKS_MAX 8
+
+static enum log_level log_limit = LOG_WARN;
+static void (*end_hooks[END_HOOKS_MAX])(void);
+static unsigned n_end_hooks;
+
+void host_at_end(void (*fn)(void))
+{
+    if (n_end_hooks < END_HOOKS_MAX)
+        end_hooks[n_end_hooks++] = fn;
+}
+
+void host_end(void)
+{
+    for (unsigned i = 0; i < n_end_hooks; i++)
+        end_hooks[i]();
+}
+
+/* One write a message, so that threads' lines do not mix. */
+static void log_to_stderr(enum log_level level, const char *fmt, va_list ap)
+{
+    static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
+    struct termios tio;
+    char line[1024];
+    int n, m;
+
+    if (level > log_limit)
+        return;
+    n = snprintf(line, sizeof(line), "trivisor: %s", name[level]);
+    m = vsnprintf(line + n, sizeof(line) - (size_t)n - 2, fmt, ap);
+    if (m < 0)
+        return;
+    n += m;
+    if (n > (int)sizeof(line) - 3)
+        n = (int)sizeof(line) - 3;
+    /* A raw terminal (ours, for the guest's console) does not return the carriage by itself. */
+    if (tcgetattr(STDERR_FILENO, &tio) == 0 && !(tio.c_oflag & OPOST))
+        line[n++] = '\r';
+    line[n++] = '\n';
+    if (write(STDERR_FILENO, line, (size_t)n) < 0)
+        return;
+}
+
+static void on_check_failed(const char *file, int line, const char *expr)
+{
+    host_end();
+    fprintf(stderr, "trivisor: internal error at %s:%d: %s\n", file, line, expr);
+    signal(SIGABRT, SIG_DFL);
+    abort();
+}
+
+static void on_fatal_signal(int sig)
+{
+    host_end();
+    /* SA_RESETHAND: the signal, raised again, ends the process the ordinary way. */
+    raise(sig);
+}
+
+void host_init(enum log_level level)
+{
+    static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};
+    struct sigaction sa = {.sa_handler = on_fatal_signal};
+
+    log_limit = level;
+    log_set_sink(log_to_stderr);
+    check_set_handler(on_check_failed);
+    sa.sa_flags = (int)SA_RESETHAND;
+    sigemptyset(&sa.sa_mask);
+    for (unsigned i = 0; i < ARRAY_SIZE(fatal); i++)
+        sigaction(fatal[i], &sa, NULL);
+    /* A reader of our output that went away is an error of write, not our end. */
+    signal(SIGPIPE, SIG_IGN);
+    atexit(host_end);
+}
