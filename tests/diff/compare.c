@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Are two outcomes the same? Compared: how it ended (vector, error code, CR2, RIP), general
+ * registers, flags, FS and GS base, vector and mask registers, MXCSR, the x87 stack and its
+ * control, status and tag words, and every byte of memory.
+ *
+ * Not compared: FIP, FDP and FOP (the translator runs x87 code elsewhere), CR2 when the end was no
+ * page fault, the P bit of page faults on kernel addresses (Linux always sets it), and, unless
+ * policy.fault_flags is set, arithmetic flags at a fault in the middle of a stream: the translator
+ * does not compute flags it has proven dead.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "difftest.h"
+
+struct compare_policy policy = {.rf = true};
+
+struct text {
+    char *buf;
+    size_t size, n;
+    bool differs;
+};
+
+__attribute__((format(printf, 2, 3))) static void diff(struct text *t, const char *fmt, ...)
+{
+    va_list ap;
+    t->differs = true;
+    if (!t->buf || t->n + 1 >= t->size)
+        return;
+    va_start(ap, fmt);
+    int k = vsnprintf(t->buf + t->n, t->size - t->n, fmt, ap);
+    va_end(ap);
+    if (k > 0)
+        t->n += (size_t)k < t->size - t->n ? (size_t)k : t->size - t->n - 1;
+}
+
+static void diff64(struct text *t, const char *name, u64 native, u64 subj)
+{
+    if (native != subj)
+        diff(t, "  %-8s native %016llx  subject %016llx\n", name, (unsigned long long)native,
+             (unsigned long long)subj);
+}
+
+static const char *const outcome_name[] = {"exception", "system call", "timeout", "died",
+                                           "failure"};
+const char *const gpr_name[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                  "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static void diff_xstate(struct text *t, const u8 *a, const u8 *b)
+{
+    struct x87_env ea = xstate_env(a), eb = xstate_env(b);
+
+    diff64(t, "mxcsr", ea.mxcsr, eb.mxcsr);
+    diff64(t, "fcw", ea.fcw, eb.fcw);
+    diff64(t, "fsw", ea.fsw, eb.fsw);
+    diff64(t, "ftw", ea.ftw, eb.ftw);
+    for (unsigned i = 0; i < 8; i++) {
+        u8 x[10], y[10];
+        u64 mx, my;
+        u16 sx, sy;
+        xstate_get_st(a, i, x);
+        xstate_get_st(b, i, y);
+        if (!memcmp(x, y, 10))
+            continue;
+        memcpy(&mx, x, 8);
+        memcpy(&my, y, 8);
+        memcpy(&sx, x + 8, 2);
+        memcpy(&sy, y + 8, 2);
+        diff(t, "  st%u      native %04x:%016llx  subject %04x:%016llx\n", i, sx,
+             (unsigned long long)mx, sy, (unsigned long long)my);
+    }
+    for (unsigned i = 0; i < xstate_nvec(); i++) {
+        u64 x[8], y[8];
+        xstate_get_vec(a, i, (u8 *)x);
+        xstate_get_vec(b, i, (u8 *)y);
+        for (int q = 7; q >= 0; q--)
+            if (x[q] != y[q])
+                diff(t, "  vec%-2u[%d] native %016llx  subject %016llx\n", i, q,
+                     (unsigned long long)x[q], (unsigned long long)y[q]);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        char name[4] = {'k', (char)('0' + i), 0};
+        diff64(t, name, xstate_get_k(a, i), xstate_get_k(b, i));
+    }
+}
+
+static void diff_mem(struct text *t, const u8 *a, const u8 *b)
+{
+    unsigned shown = 0;
+    if (!memcmp(a, b, MEM_SIZE))
+        return;
+    for (unsigned i = 0; i < MEM_SIZE; i += 8) {
+        u64 x, y;
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        if (x != y && shown++ < 8)
+            diff(t, "  [%08x] native %016llx  subject %016llx\n", mem_va(i), (unsigned long long)x,
+                 (unsigned long long)y);
+    }
+    if (shown > 8)
+        diff(t, "  ... %u more quadwords of memory differ\n", shown - 8);
+}
+
+bool compare(const struct diff_case *c, const struct diff_result *n, const struct diff_result *s,
+             char *out, size_t size)
+{
+    struct text t = {out, size, 0, false};
+    u64 mask = RFLAGS_ARITH | RFLAGS_DF | RFLAGS_TF | RFLAGS_IF | RFLAGS_IOPL | RFLAGS_NT |
+               RFLAGS_AC | RFLAGS_ID;
+
+    if (out && size)
+        out[0] = 0;
+    if (n->outcome != s->outcome) {
+        diff(&t, "  outcome  native %s  subject %s%s%s\n", outcome_name[n->outcome],
+             outcome_name[s->outcome], s->text[0] ? ": " : "", s->text);
+        return false;
+    }
+    if (n->vector != s->vector) {
+        diff(&t, "  vector   native %u  subject %u\n", n->vector, s->vector);
+    } else {
+        u32 ignore = n->vector == X86_PF && n->cr2 >= BIT64(47) ? PFEC_P : 0;
+        diff64(&t, "error", n->error | ignore, s->error | ignore);
+        if (n->vector == X86_PF)
+            diff64(&t, "cr2", n->cr2, s->cr2);
+    }
+    diff64(&t, "rip", n->regs.rip, s->regs.rip);
+    if (c->stream && n->vector != X86_BP && !policy.fault_flags)
+        mask &= ~RFLAGS_ARITH;
+    if (policy.rf)
+        mask |= RFLAGS_RF;
+    diff64(&t, "rflags", n->regs.rflags & mask, s->regs.rflags & mask);
+    for (unsigned i = 0; i < 16; i++)
+        diff64(&t, gpr_name[i], n->regs.gpr[i], s->regs.gpr[i]);
+    diff64(&t, "fs_base", n->regs.fs_base, s->regs.fs_base);
+    diff64(&t, "gs_base", n->regs.gs_base, s->regs.gs_base);
+    diff_xstate(&t, n->regs.xsave, s->regs.xsave);
+    diff_mem(&t, n->mem, s->mem);
+    return !t.differs;
+}
