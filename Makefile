@@ -1,8 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+#
 # A thin door: every target is one line into meson or a script.
-.PHONY: all deps run test bench format lint clean
+#   make         builds build/trivisor
+#   make run     installs what is missing, builds, fetches Debian's cloud kernel and boots it to a shell
+#   make test    every suite; the last line is the verdict
+#   make bench   paired measurements against QEMU (arguments: BENCH="--pairs 5")
+#   make soak    boots in a row, then stress (arguments: SOAK="--boots 20 --cpus 4")
+ENGINE ?= bt
+MEMORY ?= 512M
+CPUS ?= 1
+APPEND ?=
+BENCH ?=
+SOAK ?=
+
+.PHONY: all deps run test bench soak images format lint install clean
 all: build/build.ninja
 	@ninja -C build
 build/build.ninja:
 	@meson setup build
+deps:
+	@tools/deps.sh
+images: all
+	@ninja -C build images
+run:
+	@tools/run.sh --engine $(ENGINE) -m $(MEMORY) -c $(CPUS) -- $(APPEND)
+test:
+	@tests/run.py
+bench: images
+	@bench/run.py $(BENCH)
+soak: images
+	@bench/soak.py $(SOAK)
+format:
+	@tools/format.sh
+lint:
+	@tools/lint.py
+install: all
+	@meson install -C build
 clean:
-	rm -rf build
+	rm -rf build build-clang build-asan

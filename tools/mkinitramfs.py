@@ -70,17 +70,14 @@ def main():
         sys.exit(f'mkinitramfs: {a.busybox} is not static (package busybox-static)')
 
     ar = Archive()
-    for d in ('bin', 'sbin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp'):
+    for d in ('bin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp'):
         ar.dir(d)
     # What the kernel opens for init before devtmpfs is mounted.
     ar.add('dev/console', stat.S_IFCHR | 0o600, rdev=(5, 1))
     ar.add('dev/null', stat.S_IFCHR | 0o666, rdev=(1, 3))
     ar.file('bin/busybox', busybox)
-    ours = ('poweroff', 'reboot', 'halt')
-    for name in sorted(set(applets) - set(ours) - {'busybox', 'init', 'linuxrc'}):
+    for name in sorted(set(applets) - {'busybox', 'init', 'linuxrc'}):
         ar.link('bin/' + name, 'busybox')
-    for name in ours:
-        ar.file('sbin/' + name, read(os.path.join(HERE, 'poweroff')))
     ar.file('etc/profile', read(os.path.join(HERE, 'profile')), 0o644)
     ar.file('etc/passwd', b'root::0:0:root:/root:/bin/sh\n', 0o644)
     ar.file('etc/group', b'root:x:0:\n', 0o644)
