@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The options of `trivisor run`. One table row each (options.c): parser, help, man page and the
+ * machine-readable dump come from it.
+ */
+#ifndef TRIVISOR_CONFIG_CONFIG_H
+#define TRIVISOR_CONFIG_CONFIG_H
+
+#include <stdio.h>
+
+#include "base/types.h"
+
+/* Strings point into argv, the environment or the table. NULL: not given. */
+struct config {
+    const char *engine;
+    u64 memory; /* bytes */
+    u64 cpus;
+    const char *kernel;
+    const char *initrd;
+    const char *append;
+    const char *serial;
+    const char *bt_mode;
+    const char *trace;
+    bool stats;
+    bool strict_io;
+    bool strict_msr;
+    bool hide_kvm;
+    bool dump_state;
+    bool check;
+    bool quiet;
+    bool verbose;
+    bool help;         /* --help was given: nothing else is to be done */
+    bool dump_options; /* --dump-options likewise */
+    bool engine_by_env;
+};
+
+enum option_type {
+    OPTION_FLAG,   /* no argument */
+    OPTION_STRING, /* any text */
+    OPTION_NUMBER, /* decimal, within min..max */
+    OPTION_MEMORY, /* number with an optional suffix K M G T; without one MiB */
+    OPTION_CHOICE, /* one of choices, separated by | */
+};
+
+struct option_row {
+    const char *name; /* without the dashes */
+    char letter;      /* 0: none */
+    enum option_type type;
+    size_t field;    /* offset in struct config */
+    const char *arg; /* argument's name for people; NULL: none */
+    u64 min, max;
+    const char *choices;
+    const char *value; /* default, as it would be written; NULL: none */
+    const char *env;   /* environment variable read when the option is not given; NULL: none */
+    /* Further check of an OPTION_STRING: NULL, or what is wrong with it. */
+    const char *(*check)(const char *value);
+    const char *help; /* one paragraph */
+};
+
+extern const struct option_row config_options[];
+extern const size_t config_n_options;
+
+/* Fills *c with the table's defaults. */
+void config_defaults(struct config *c);
+
+/* Parses argv[0..argc) (options only) over what *c holds, then the environment for what was not
+ * given. 0, or -EINVAL with one line in err. */
+int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_size);
+
+/* Reads a memory size such as 512, 512M or 2G. 0, -EINVAL (no number, unknown suffix) or -ERANGE
+ * (does not fit 64 bits). */
+int config_parse_memory(const char *text, u64 *bytes);
+
+/* The option part of the help text. */
+void config_print_help(FILE *out);
+/* The option part of the man page, as an mdoc list. */
+void config_print_mdoc(FILE *out);
+/* One line an option, for completions and tests: long name, letter or -, type, argument or -,
+ * choices or range or -, default or -; separated by tabs. */
+void config_print_dump(FILE *out);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table: everything `trivisor run` can be told. */
+#include <string.h>
+
+#include "config/config.h"
+
+#define MIB (1ull << 20)
+#define FIELD(f) offsetof(struct config, f)
+
+static const char *check_serial(const char *v)
+{
+    if (!strcmp(v, "stdio") || !strcmp(v, "null"))
+        return NULL;
+    if (!strncmp(v, "file:", 5))
+        return v[5] ? NULL : "file: needs a path";
+    return "it is stdio, null or file:PATH";
+}
+
+static const char *check_not_empty(const char *v)
+{
+    return *v ? NULL : "it is empty";
+}
+
+/* The zero page's and Multiboot's command lines are NUL-terminated text; the kernel's own limit is
+ * checked when it is loaded. */
+static const char *check_append(const char *v)
+{
+    return strlen(v) < 65536 ? NULL : "it is longer than 65535 bytes";
+}
+
+const struct option_row config_options[] = {
+    {.name = "engine",
+     .type = OPTION_CHOICE,
+     .field = FIELD(engine),
+     .arg = "ENGINE",
+     .choices = "auto|bt|pv|kvm",
+     .value = "auto",
+     .env = "TRIVISOR_ENGINE",
+     .help =
+         "How guest code runs: bt translates it in software and needs nothing of the host; auto "
+         "takes the fastest engine that works here and says which and why. pv and kvm are not "
+         "built in this version and are refused."},
+    {.name = "memory",
+     .letter = 'm',
+     .type = OPTION_MEMORY,
+     .field = FIELD(memory),
+     .arg = "SIZE",
+     .min = 2 * MIB,
+     .max = 1ull << 40,
+     .value = "512M",
+     .help = "Guest memory, with a suffix K, M, G or T; a plain number is MiB."},
+    {.name = "cpus",
+     .letter = 'c',
+     .type = OPTION_NUMBER,
+     .field = FIELD(cpus),
+     .arg = "N",
+     .min = 1,
+     .max = 8,
+     .value = "1",
+     .help = "Number of virtual CPUs."},
+    {.name = "kernel",
+     .letter = 'k',
+     .type = OPTION_STRING,
+     .field = FIELD(kernel),
+     .arg = "FILE",
+     .check = check_not_empty,
+     .help = "What to boot: a Linux bzImage, an ELF image with a PVH entry note, or a Multiboot 1 "
+             "image."},
+    {.name = "initrd",
+     .letter = 'i',
+     .type = OPTION_STRING,
+     .field = FIELD(initrd),
+     .arg = "FILE",
+     .check = check_not_empty,
+     .help = "Initial RAM disk. For a Multiboot image: a list of modules, each with its arguments, "
+             "separated by commas (FILE ARGS,FILE2 ARGS); two commas stand for one in a name."},
+    {.name = "append",
+     .letter = 'a',
+     .type = OPTION_STRING,
+     .field = FIELD(append),
+     .arg = "TEXT",
+     .check = check_append,
+     .help = "The kernel's command line."},
+    {.name = "serial",
+     .type = OPTION_STRING,
+     .field = FIELD(serial),
+     .arg = "WHERE",
+     .value = "stdio",
+     .check = check_serial,
+     .help = "What the first serial port (COM1) is connected to: stdio, null, or file:PATH (output "
+             "only, the file is overwritten). On a terminal, C-a x quits, C-a h lists the keys."},
+    {.name = "bt-mode",
+     .type = OPTION_CHOICE,
+     .field = FIELD(bt_mode),
+     .arg = "MODE",
+     .choices = "auto|soft|interp|lockstep",
+     .value = "auto",
+     .help = "How engine bt runs guest code: soft translates, interp interprets every instruction, "
+             "lockstep runs both and compares. auto is soft."},
+    {.name = "trace",
+     .type = OPTION_STRING,
+     .field = FIELD(trace),
+     .arg = "LIST",
+     .check = check_not_empty,
+     .help = "What the engine logs on stderr, separated by commas: block, exc."},
+    {.name = "stats",
+     .type = OPTION_FLAG,
+     .field = FIELD(stats),
+     .help = "Print the engine's counters on stderr when the guest has ended."},
+    {.name = "strict-io",
+     .type = OPTION_FLAG,
+     .field = FIELD(strict_io),
+     .help = "Log accesses to ports and addresses that nothing claims."},
+    {.name = "strict-msr",
+     .type = OPTION_FLAG,
+     .field = FIELD(strict_msr),
+     .help = "Log accesses to model-specific registers that nothing implements."},
+    {.name = "hide-kvm",
+     .type = OPTION_FLAG,
+     .field = FIELD(hide_kvm),
+     .help = "Do not offer the guest the paravirtual clock of KVM's CPUID leaves."},
+    {.name = "dump-state",
+     .type = OPTION_FLAG,
+     .field = FIELD(dump_state),
+     .help = "Print the registers of every virtual CPU on stderr when the guest has ended. They "
+             "are always printed when the guest crashes."},
+    {.name = "check",
+     .type = OPTION_FLAG,
+     .field = FIELD(check),
+     .help = "Build the machine and load the kernel, but do not run it."},
+    {.name = "quiet",
+     .letter = 'q',
+     .type = OPTION_FLAG,
+     .field = FIELD(quiet),
+     .help = "Print nothing but errors on stderr."},
+    {.name = "verbose",
+     .type = OPTION_FLAG,
+     .field = FIELD(verbose),
+     .help = "Print debugging messages on stderr."},
+    {.name = "help",
+     .letter = 'h',
+     .type = OPTION_FLAG,
+     .field = FIELD(help),
+     .help = "Print this help."},
+    {.name = "dump-options",
+     .type = OPTION_FLAG,
+     .field = FIELD(dump_options),
+     .help = "Print the options, one a line, for programs: name, letter, type, argument, allowed "
+             "values, default."},
+};
+
+const size_t config_n_options = ARRAY_SIZE(config_options);

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the command line to struct config. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "config/config.h"
+
+#define OPTIONS_MAX 64
+
+struct parser {
+    struct config *c;
+    char *err;
+    size_t err_size;
+    bool given[OPTIONS_MAX];
+};
+
+static int fail(struct parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static int fail(struct parser *p, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(p->err, p->err_size, fmt, ap);
+    va_end(ap);
+    return -EINVAL;
+}
+
+/* Decimal digits only: no sign, no blanks, no octal. */
+static int parse_number(const char *text, const char **end, u64 *out)
+{
+    u64 v = 0;
+    const char *s = text;
+
+    while (*s >= '0' && *s <= '9') {
+        if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (u64)(*s - '0'), &v))
+            return -ERANGE;
+        s++;
+    }
+    if (s == text)
+        return -EINVAL;
+    *end = s;
+    *out = v;
+    return 0;
+}
+
+int config_parse_memory(const char *text, u64 *bytes)
+{
+    static const char suffixes[] = "KMGT";
+    const char *end, *at;
+    unsigned shift = 20;
+    u64 v;
+    int err = parse_number(text, &end, &v);
+
+    if (err)
+        return err;
+    if (*end) {
+        char upper = *end >= 'a' && *end <= 'z' ? (char)(*end - 'a' + 'A') : *end;
+
+        at = strchr(suffixes, upper);
+        if (!at)
+            return -EINVAL;
+        shift = (unsigned)(at - suffixes + 1) * 10;
+        end++;
+        /* MB and MiB are what people also write; both mean the power of two here. */
+        if (!strcasecmp(end, "ib"))
+            end += 2;
+        else if (!strcasecmp(end, "b"))
+            end++;
+        if (*end)
+            return -EINVAL;
+    }
+    if (v > UINT64_MAX >> shift)
+        return -ERANGE;
+    *bytes = v << shift;
+    return 0;
+}
+
+static void format_memory(u64 v, char *buf, size_t size)
+{
+    static const char suffixes[] = "KMGT";
+    int i = -1;
+
+    while (i < 3 && v >= 1024 && v % 1024 == 0) {
+        v /= 1024;
+        i++;
+    }
+    if (i < 0)
+        snprintf(buf, size, "%llu bytes", (unsigned long long)v);
+    else
+        snprintf(buf, size, "%llu%c", (unsigned long long)v, suffixes[i]);
+}
+
+static bool is_choice(const char *choices, const char *v)
+{
+    size_t n = strlen(v);
+
+    for (const char *s = choices; n && s; s = strchr(s, '|') ? strchr(s, '|') + 1 : NULL)
+        if (!strncmp(s, v, n) && (s[n] == '|' || !s[n]))
+            return true;
+    return false;
+}
+
+/* Stores value in the field of row o. what: how the user named the option. */
+static int set_option(struct parser *p, const struct option_row *o, const char *what,
+                      const char *value)
+{
+    u8 *field = (u8 *)p->c + o->field;
+    const char *end, *wrong;
+    char lo[32], hi[32];
+    u64 v;
+
+    switch (o->type) {
+    case OPTION_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case OPTION_NUMBER:
+        if (parse_number(value, &end, &v) || *end)
+            return fail(p, "%s: '%s' is not a number", what, value);
+        if (v < o->min || v > o->max)
+            return fail(p, "%s: %s is out of range, it is %llu to %llu", what, value,
+                        (unsigned long long)o->min, (unsigned long long)o->max);
+        *(u64 *)field = v;
+        return 0;
+    case OPTION_MEMORY:
+        if (config_parse_memory(value, &v) == -EINVAL)
+            return fail(p, "%s: '%s' is not a size such as 512M or 2G", what, value);
+        if (config_parse_memory(value, &v) || v < o->min || v > o->max) {
+            format_memory(o->min, lo, sizeof(lo));
+            format_memory(o->max, hi, sizeof(hi));
+            return fail(p, "%s: %s is out of range, it is %s to %s", what, value, lo, hi);
+        }
+        *(u64 *)field = v;
+        return 0;
+    case OPTION_CHOICE:
+        if (!is_choice(o->choices, value))
+            return fail(p, "%s: '%s' is none of %s", what, value, o->choices);
+        break;
+    case OPTION_STRING:
+        wrong = o->check ? o->check(value) : NULL;
+        if (wrong)
+            return fail(p, "%s: '%s': %s", what, value, wrong);
+        break;
+    }
+    *(const char **)field = value;
+    return 0;
+}
+
+void config_defaults(struct config *c)
+{
+    struct parser p = {.c = c};
+    char err[128];
+
+    memset(c, 0, sizeof(*c));
+    p.err = err;
+    p.err_size = sizeof(err);
+    for (size_t i = 0; i < config_n_options; i++)
+        if (config_options[i].value)
+            set_option(&p, &config_options[i], config_options[i].name, config_options[i].value);
+}
+
+static const struct option_row *find_long(const char *name, size_t n)
+{
+    for (size_t i = 0; i < config_n_options; i++)
+        if (strlen(config_options[i].name) == n && !memcmp(config_options[i].name, name, n))
+            return &config_options[i];
+    return NULL;
+}
+
+static const struct option_row *find_letter(char letter)
+{
+    for (size_t i = 0; i < config_n_options; i++)
+        if (config_options[i].letter && config_options[i].letter == letter)
+            return &config_options[i];
+    return NULL;
+}
+
+/* One word of argv, with the next one at hand; *used: how many words it took. */
+static int parse_word(struct parser *p, const char *word, const char *next, int *used)
+{
+    const struct option_row *o;
+    const char *value = NULL;
+    char what[48];
+
+    *used = 1;
+    if (word[0] != '-' || !word[1])
+        return fail(p, "unexpected argument '%s'; the kernel is given with -k", word);
+    if (word[1] == '-') {
+        const char *name = word + 2;
+        const char *eq = strchr(name, '=');
+        size_t n = eq ? (size_t)(eq - name) : strlen(name);
+
+        if (!n && !eq)
+            return fail(p, "unexpected '--': running a command in the guest is not built in this "
+                           "version");
+        o = find_long(name, n);
+        if (!o)
+            return fail(p, "unknown option '--%.*s'; see trivisor help run", (int)n, name);
+        snprintf(what, sizeof(what), "--%s", o->name);
+        if (eq)
+            value = eq + 1;
+    } else {
+        o = find_letter(word[1]);
+        if (!o)
+            return fail(p, "unknown option '-%c'; see trivisor help run", word[1]);
+        snprintf(what, sizeof(what), "-%c", o->letter);
+        if (word[2])
+            value = word + 2;
+    }
+    p->given[o - config_options] = true;
+    if (o->type == OPTION_FLAG) {
+        if (value)
+            return fail(p, "%s takes no argument", what);
+        return set_option(p, o, what, NULL);
+    }
+    if (!value) {
+        if (!next)
+            return fail(p, "%s needs an argument (%s)", what, o->arg);
+        value = next;
+        *used = 2;
+    }
+    return set_option(p, o, what, value);
+}
+
+int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_size)
+{
+    struct parser p = {.c = c, .err = err, .err_size = err_size};
+    int used, r;
+
+    for (int i = 0; i < argc; i += used) {
+        r = parse_word(&p, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used);
+        if (r)
+            return r;
+        if (c->help || c->dump_options)
+            return 0;
+    }
+    for (size_t i = 0; i < config_n_options; i++) {
+        const struct option_row *o = &config_options[i];
+        const char *value = o->env && !p.given[i] ? getenv(o->env) : NULL;
+
+        if (!value || !*value)
+            continue;
+        r = set_option(&p, o, o->env, value);
+        if (r)
+            return r;
+        if (o->field == offsetof(struct config, engine))
+            c->engine_by_env = true;
+    }
+    return 0;
+}
