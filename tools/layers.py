@@ -21,7 +21,7 @@ ALLOWED = {
     'engine/interp': ['base', 'x86', 'core'],
     'engine/bt': ['base', 'x86', 'core', 'engine/interp'],
     'dev': ['base', 'core', 'x86'],
-    'backend': ['base', 'core'],
+    'backend': ['base', 'core', 'x86'],
     'host': ['base', 'core'],
     'config': ['base'],
     'proto': ['base'],

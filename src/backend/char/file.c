@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Backends without input: a file, nothing; and the choice by name. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/char/char.h"
+#include "backend/char/output.h"
+
+struct file_char {
+    struct chardev c; /* first */
+    struct output out;
+    int fd;
+};
+
+static size_t file_write(struct chardev *c, const u8 *buf, size_t n)
+{
+    struct file_char *f = container_of(c, struct file_char, c);
+
+    return output_write(&f->out, buf, n);
+}
+
+static void file_close(struct chardev *c)
+{
+    struct file_char *f = container_of(c, struct file_char, c);
+
+    output_finish(&f->out);
+    close(f->fd);
+    free(f);
+}
+
+struct chardev *char_file_open(struct vm *vm, const char *path, char *err, size_t err_size)
+{
+    struct file_char *f = calloc(1, sizeof(*f));
+
+    if (!f) {
+        snprintf(err, err_size, "serial: out of memory");
+        return NULL;
+    }
+    /* O_NONBLOCK: opening a FIFO nobody reads is an error here, not a wait. */
+    f->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
+    if (f->fd < 0) {
+        snprintf(err, err_size, "serial: cannot open %s: %s", path, strerror(errno));
+        free(f);
+        return NULL;
+    }
+    if (output_init(&f->out, vm, f->fd)) {
+        snprintf(err, err_size, "serial: out of memory");
+        close(f->fd);
+        free(f);
+        return NULL;
+    }
+    f->c.write = file_write;
+    f->c.close = file_close;
+    return &f->c;
+}
+
+static size_t null_write(struct chardev *c, const u8 *buf, size_t n)
+{
+    (void)c;
+    (void)buf;
+    return n;
+}
+
+static void null_close(struct chardev *c)
+{
+    free(c);
+}
+
+struct chardev *char_null_open(char *err, size_t err_size)
+{
+    struct chardev *c = calloc(1, sizeof(*c));
+
+    if (!c) {
+        snprintf(err, err_size, "serial: out of memory");
+        return NULL;
+    }
+    c->write = null_write;
+    c->close = null_close;
+    return c;
+}
+
+struct chardev *char_open(struct vm *vm, const char *spec, char *err, size_t err_size)
+{
+    if (!strcmp(spec, "stdio"))
+        return char_stdio_open(vm, err, err_size);
+    if (!strcmp(spec, "null"))
+        return char_null_open(err, err_size);
+    if (!strncmp(spec, "file:", 5))
+        return char_file_open(vm, spec + 5, err, err_size);
+    snprintf(err, err_size, "serial: '%s' is not stdio, null or file:PATH", spec);
+    return NULL;
+}
