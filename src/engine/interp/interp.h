@@ -86,6 +86,8 @@ struct interp_ops {
     void (*exclusive_end)(void *opaque);
     /* A PAUSE or a spin hint was executed; may be NULL. */
     void (*pause)(void *opaque);
+    /* Guest-physical memory as x86_walk needs it: MOV CR and task switches load PDPTEs with it. */
+    const struct x86_walk_mem *(*walk_mem)(void *opaque);
 };
 
 struct interp_cache; /* private: decoded instructions */
@@ -108,6 +110,7 @@ struct interp {
     u8 bounce[4096] __attribute__((aligned(64)));
     void *native; /* RWX-free scratch code page pair, see interp_init */
     void *native_rx;
+    u64 features; /* X86F_* of interp_priv.h: extensions shown to the guest */
 };
 
 /* Bytes interp_init needs for the decode cache. */

@@ -14,6 +14,54 @@
 
 #include "engine/interp/interp.h"
 
+/* --- features (features.c): instruction set extensions shown to the guest, in interp.features */
+#define X86F_SSE3 BIT64(0)
+#define X86F_PCLMUL BIT64(1)
+#define X86F_SSSE3 BIT64(2)
+#define X86F_FMA BIT64(3)
+#define X86F_CX16 BIT64(4)
+#define X86F_SSE41 BIT64(5)
+#define X86F_SSE42 BIT64(6)
+#define X86F_MOVBE BIT64(7)
+#define X86F_POPCNT BIT64(8)
+#define X86F_AES BIT64(9)
+#define X86F_XSAVE BIT64(10)
+#define X86F_AVX BIT64(11)
+#define X86F_F16C BIT64(12)
+#define X86F_RDRAND BIT64(13)
+#define X86F_MMX BIT64(14)
+#define X86F_FXSR BIT64(15)
+#define X86F_SSE BIT64(16)
+#define X86F_SSE2 BIT64(17)
+#define X86F_BMI1 BIT64(18)
+#define X86F_AVX2 BIT64(19)
+#define X86F_BMI2 BIT64(20)
+#define X86F_AVX512 BIT64(21)
+#define X86F_RDSEED BIT64(22)
+#define X86F_ADX BIT64(23)
+#define X86F_CLFLUSHOPT BIT64(24)
+#define X86F_CLWB BIT64(25)
+#define X86F_SHA BIT64(26)
+#define X86F_GFNI BIT64(27)
+#define X86F_VAES BIT64(28)
+#define X86F_VPCLMUL BIT64(29)
+#define X86F_MOVDIRI BIT64(30)
+#define X86F_MOVDIR64B BIT64(31)
+#define X86F_SERIALIZE BIT64(32)
+#define X86F_AVXVNNI BIT64(33)
+#define X86F_XSAVEOPT BIT64(34)
+#define X86F_XSAVEC BIT64(35)
+#define X86F_XSAVES BIT64(36)
+#define X86F_LAHF64 BIT64(37)
+#define X86F_LZCNT BIT64(38)
+#define X86F_SSE4A BIT64(39)
+#define X86F_XOP BIT64(40)
+#define X86F_FMA4 BIT64(41)
+#define X86F_TBM BIT64(42)
+#define X86F_3DNOW BIT64(43)
+#define X86F_CLZERO BIT64(44)
+u64 interp_features(const struct x86_cpu_model *model);
+
 typedef enum interp_result interp_handler(struct interp *in, const struct x86_insn *insn);
 
 /* --- faults (interp.c)
@@ -44,6 +92,24 @@ void im_lin_read_buf(struct interp *in, u64 lin, void *buf, unsigned n, unsigned
 void im_lin_write_buf(struct interp *in, u64 lin, const void *buf, unsigned n, unsigned access);
 /* Raises what a write of n bytes would raise, writing nothing (A and D may be set). */
 void im_lin_probe_write(struct interp *in, u64 lin, unsigned n, unsigned access);
+
+/* Seg:off to linear without raising: false when the access of size bytes is outside the segment. */
+bool im_linear_ok(const struct interp *in, unsigned seg, u64 off, u64 size, bool write, u64 *lin);
+/* True when a linear address is canonical under the paging mode in force. */
+bool im_canonical(const struct interp *in, u64 lin);
+/* The memory at lin, up to 64 bytes over at most two pages, held for a read-modify-write: both
+ * pieces are translated for writing, so get and put cannot fault. */
+struct im_rmw {
+    struct interp_ref part[2];
+    unsigned size, first; /* bytes in all and in part[0] */
+    bool single;          /* one piece of RAM: part[0].host can be used directly */
+};
+void im_rmw(struct interp *in, u64 lin, unsigned size, unsigned access, struct im_rmw *m);
+void im_rmw_get(struct interp *in, const struct im_rmw *m, void *buf);
+void im_rmw_put(struct interp *in, const struct im_rmw *m, const void *buf);
+/* Raises #AC(0) for a misaligned user access of a power-of-two size when alignment checks are on
+ * (SDM 3A 6.15, vector 17). */
+void im_align(struct interp *in, u64 lin, unsigned size);
 
 /* --- operands (operand.c)
  * ------------------------------------------------------------------------------- */
@@ -96,6 +162,13 @@ void idebug_io(struct interp *in, u16 port, unsigned len);
 /* Instruction breakpoint at rip: raises #DB (fault) unless RF. */
 void idebug_fetch(struct interp *in, u64 lin);
 
+/* --- shared mnemonics: the integer half's MOV, PUSH, POP, JMP, CALL and RET handlers pass these on
+ * ---- */
+interp_handler isys_mov;      /* MOV with an X86_OP_SEG, X86_OP_CR or X86_OP_DR operand */
+interp_handler isys_push_seg; /* PUSH sreg */
+interp_handler isys_pop_seg;  /* POP sreg */
+interp_handler ifar_branch;   /* far JMP, CALL (9A, EA, FF /3, FF /5) and RET (CA, CB) */
+
 /* --- handlers
  * --------------------------------------------------------------------------------------------- */
 /* Looks up the handler; NULL: not implemented. Integer: alu, shift, bits, muldiv, string, stack,
@@ -103,6 +176,8 @@ void idebug_fetch(struct interp *in, u64 lin);
  * is ivector. */
 interp_handler *interp_integer_handler(u16 mnemonic); /* table in integer.c */
 interp_handler *interp_system_handler(u16 mnemonic);  /* table in system.c */
+/* True for the instructions ivector is for: x87, MMX, SSE, AVX and state save. */
+bool interp_is_vector(const struct x86_insn *insn);
 interp_handler ivector; /* vector.c: runs it natively on state.xsave */
 
 #endif
