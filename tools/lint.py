@@ -42,7 +42,7 @@ def main():
             if len(lines) > LIMIT:
                 breaches.append(f'{name}: {len(lines)} lines, limit {LIMIT}')
         for n, line in enumerate(lines, 1):
-            if re.search(r'/(work|home|root)/[a-z]+/', line) and name != 'tools/lint.py':
+            if re.search(r'(^|[\s"\'=:(])/(work|home|root)/[a-z]+', line) and name != 'tools/lint.py':
                 breaches.append(f'{name}:{n}: a path of one machine: {line.strip()[:80]}')
     for line in breaches:
         print(line)
