@@ -22,6 +22,18 @@ struct vtimer {
 
 #define VTIMERS_MAX 256
 
+/* a * mul / div without overflow in between; the result must fit. */
+static inline u64 clock_scale(u64 a, u32 mul, u32 div)
+{
+    return a / div * mul + a % div * mul / div;
+}
+
+/* The same, rounded up. */
+static inline u64 clock_scale_up(u64 a, u32 mul, u32 div)
+{
+    return a / div * mul + (a % div * mul + div - 1) / div;
+}
+
 /* Now, in clock ns. Any thread, no lock. */
 u64 vm_clock_ns(struct vm *vm);
 
@@ -29,6 +41,8 @@ void vtimer_init(struct vtimer *t, struct vm *vm, void (*fn)(void *), void *opaq
 /* Arm for an absolute deadline (one in the past fires soon) or disarm. VM lock held. */
 void vtimer_set(struct vtimer *t, u64 deadline_ns);
 void vtimer_cancel(struct vtimer *t);
+/* Earliest deadline of all timers, or UINT64_MAX. VM lock held. */
+u64 vm_timers_next(const struct vm *vm);
 
 /* Runs what is due; returns the next deadline or UINT64_MAX. VM lock held. Called by the host's
  * timer. */

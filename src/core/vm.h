@@ -39,7 +39,14 @@ struct vcpu_irq_ops {
     void (*set_tpr)(void *opaque, u64 cr8);
     u32 (*apic_id)(void *opaque);
     bool (*enabled)(void *opaque); /* APIC_BASE.EN: CPUID.1.EDX.APIC */
+    /* The register page at vcpu->apic_page: off within it. Only for accesses of this vCPU. */
+    u32 (*mmio_read)(void *opaque, u32 off, unsigned size);
+    void (*mmio_write)(void *opaque, u32 off, unsigned size, u32 val);
+    /* INIT reached the vCPU: registers to their values after INIT (SDM 3A 10.4.7.3). */
+    void (*init)(void *opaque);
 };
+
+#define VCPU_NO_APIC_PAGE (~(u64)0)
 
 struct vcpu {
     struct vm *vm;
@@ -52,6 +59,13 @@ struct vcpu {
     struct host_thread *thread;
     struct host_event wake; /* what a halted vCPU waits on */
     bool bsp;
+    bool wait_sipi; /* its thread's only: INIT came, no SIPI yet */
+    /* Guest-physical page of this vCPU's xAPIC registers, or VCPU_NO_APIC_PAGE. Its thread's only.
+     */
+    u64 apic_page;
+    /* Where the engine keeps guest TSC - host TSC (set by vcpu_create; read by the vCPU's thread).
+     * NULL: core asks get_state. */
+    const u64 *tsc_offset;
 };
 
 enum vm_stop_reason { VM_RUNNING, VM_POWEROFF, VM_RESET, VM_TEST_EXIT, VM_CRASH, VM_QUIT };
@@ -88,9 +102,13 @@ struct vm {
     } msr_range[VM_MSR_RANGES_MAX];
     unsigned nmsr_ranges;
     bool strict_io, strict_msr;
+    u32 stop_claimed;      /* atomic: somebody is filling in the reason */
+    u64 host_deadline;     /* clock ns the host's timer is armed for; VM lock */
+    u64 (*read_tsc)(void); /* the host's TSC; tests put theirs here */
 };
 
-/* Life cycle. *vm is zeroed storage of the caller's. */
+/* Life cycle. *vm is zeroed storage of the caller's. After vm_init the caller builds cpu_model,
+ * adds RAM and calls engine->vm_create, then adds vCPUs and devices. */
 void vm_init(struct vm *vm, const struct engine_ops *engine);
 int vm_add_vcpu(struct vm *vm,
                 struct vcpu *v); /* after cpu_model is built; v zeroed, caller's storage */
@@ -108,6 +126,9 @@ void vm_unlock(struct vm *vm);
 /* Accesses of a vCPU; they take the VM lock. */
 u64 vm_mmio_read(struct vm *vm, u64 gpa, unsigned size);
 void vm_mmio_write(struct vm *vm, u64 gpa, unsigned size, u64 val);
+/* As these, but the vCPU's own APIC page is seen first. Engines use these. */
+u64 vcpu_mmio_read(struct vcpu *v, u64 gpa, unsigned size);
+void vcpu_mmio_write(struct vcpu *v, u64 gpa, unsigned size, u64 val);
 u32 vm_pio_read(struct vm *vm, u16 port, unsigned size);
 void vm_pio_write(struct vm *vm, u16 port, unsigned size, u32 val);
 int vm_rdmsr(struct vcpu *v, u32 msr, u64 *val);
@@ -123,5 +144,8 @@ void vm_add_device(struct vm *vm, struct device *d);
 
 /* Sets event bits (atomic or) and kicks or wakes the vCPU; any thread, VM lock optional. */
 void vcpu_post(struct vcpu *v, u32 events);
+
+/* The guest's TSC on this vCPU, now. On the vCPU's thread, or before vCPUs run. */
+u64 vcpu_tsc(struct vcpu *v);
 
 #endif

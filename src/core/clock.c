@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Virtual time: a binary heap of timers and the one host timer behind it. */
+#include "base/check.h"
+#include "core/vm.h"
+
+u64 vm_clock_ns(struct vm *vm)
+{
+    return host_monotonic_ns() - vm->clock_base;
+}
+
+/* --- the heap: parent at (i - 1) / 2 ------------------------------------------------------ */
+
+static void place(struct vm *vm, unsigned i, struct vtimer *t)
+{
+    vm->timer_heap[i] = t;
+    t->heap_index = i;
+}
+
+static void sift_up(struct vm *vm, unsigned i, struct vtimer *t)
+{
+    while (i && vm->timer_heap[(i - 1) / 2]->deadline > t->deadline) {
+        place(vm, i, vm->timer_heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    place(vm, i, t);
+}
+
+static void sift_down(struct vm *vm, unsigned i, struct vtimer *t)
+{
+    for (;;) {
+        unsigned c = 2 * i + 1;
+        if (c >= vm->ntimers)
+            break;
+        if (c + 1 < vm->ntimers && vm->timer_heap[c + 1]->deadline < vm->timer_heap[c]->deadline)
+            c++;
+        if (vm->timer_heap[c]->deadline >= t->deadline)
+            break;
+        place(vm, i, vm->timer_heap[c]);
+        i = c;
+    }
+    place(vm, i, t);
+}
+
+static void heap_remove(struct vm *vm, struct vtimer *t)
+{
+    unsigned i = t->heap_index;
+    struct vtimer *last = vm->timer_heap[--vm->ntimers];
+
+    t->armed = false;
+    if (last == t)
+        return;
+    if (i && vm->timer_heap[(i - 1) / 2]->deadline > last->deadline)
+        sift_up(vm, i, last);
+    else
+        sift_down(vm, i, last);
+}
+
+/* --- the host's timer ---------------------------------------------------------------------- */
+
+static void host_timer_fired(void *opaque);
+
+/*
+ * The host's timer is moved only to come earlier: one that fires too soon finds nothing due and is
+ * set again, which is rarer than a guest that moves its deadline further away.
+ */
+static void arm_host(struct vm *vm)
+{
+    u64 next = vm_timers_next(vm);
+
+    if (next >= vm->host_deadline)
+        return;
+    vm->host_deadline = next;
+    if (!add_ok(next, vm->clock_base, &next))
+        next = UINT64_MAX;
+    host_loop_timer(next, host_timer_fired, vm);
+}
+
+static void host_timer_fired(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    vm_lock(vm);
+    vm->host_deadline = UINT64_MAX;
+    vm_timers_run(vm);
+    arm_host(vm);
+    vm_unlock(vm);
+}
+
+/* --- timers -------------------------------------------------------------------------------- */
+
+void vtimer_init(struct vtimer *t, struct vm *vm, void (*fn)(void *), void *opaque)
+{
+    *t = (struct vtimer){.fn = fn, .opaque = opaque, .vm = vm};
+}
+
+void vtimer_set(struct vtimer *t, u64 deadline_ns)
+{
+    struct vm *vm = t->vm;
+
+    if (t->armed) {
+        u64 old = t->deadline;
+        t->deadline = deadline_ns;
+        if (deadline_ns < old)
+            sift_up(vm, t->heap_index, t);
+        else if (deadline_ns > old)
+            sift_down(vm, t->heap_index, t);
+    } else {
+        /* Timers belong to devices, whose number is the board's, not the guest's. */
+        CHECK(vm->ntimers < VTIMERS_MAX);
+        t->deadline = deadline_ns;
+        t->armed = true;
+        sift_up(vm, vm->ntimers++, t);
+    }
+    arm_host(vm);
+}
+
+void vtimer_cancel(struct vtimer *t)
+{
+    if (t->armed)
+        heap_remove(t->vm, t);
+}
+
+u64 vm_timers_next(const struct vm *vm)
+{
+    return vm->ntimers ? vm->timer_heap[0]->deadline : UINT64_MAX;
+}
+
+u64 vm_timers_run(struct vm *vm)
+{
+    u64 now;
+
+    if (!vm->ntimers)
+        return UINT64_MAX;
+    now = vm_clock_ns(vm);
+    /* One that rearms itself for the past waits for the next turn: the work here is bounded. */
+    for (unsigned budget = VTIMERS_MAX; budget && vm->ntimers; budget--) {
+        struct vtimer *t = vm->timer_heap[0];
+        if (t->deadline > now)
+            break;
+        heap_remove(vm, t);
+        t->fn(t->opaque);
+    }
+    return vm_timers_next(vm);
+}

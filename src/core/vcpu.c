@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A vCPU's thread: INIT and SIPI, halting, and the accesses it makes of the machine. */
+#include "core/vcpu_priv.h"
+
+#include "x86/state.h"
+
+/* Events this file handles; the rest is the engine's. */
+#define CORE_EVENTS (VCPU_EV_INIT | VCPU_EV_SIPI | VCPU_EV_STOP)
+
+#define RESET_VECTOR 0xfffffff0u
+
+static u32 take_events(struct vcpu *v, u32 mask)
+{
+    return __atomic_fetch_and(&v->events, ~mask, __ATOMIC_SEQ_CST) & mask;
+}
+
+void vcpu_post(struct vcpu *v, u32 events)
+{
+    __atomic_fetch_or(&v->events, events, __ATOMIC_SEQ_CST);
+    v->vm->engine->kick(v);
+    /* Latched: a vCPU about to wait sees it, one that runs finds it set at its next halt. */
+    host_event_set(&v->wake);
+}
+
+u64 vcpu_tsc(struct vcpu *v)
+{
+    struct x86_vcpu_state s;
+    u64 offset = 0;
+
+    if (v->tsc_offset)
+        offset = *v->tsc_offset;
+    else if (!v->vm->engine->get_state(v, &s))
+        offset = s.tsc_offset;
+    return v->vm->read_tsc() + offset;
+}
+
+static void fail(struct vcpu *v, const char *what)
+{
+    vm_stop(v->vm, VM_CRASH, VM_EXIT_FAILURE, what);
+}
+
+/* INIT (SDM 3A 10.4.7.3, table 9-1): the boot processor starts again, others wait for a SIPI. */
+static void do_init(struct vcpu *v)
+{
+    struct x86_vcpu_state s;
+
+    if (v->bsp && !guest_mem_slot(&v->vm->mem, gpa(RESET_VECTOR))) {
+        vm_stop(v->vm, VM_RESET, 0, "INIT at the boot processor and no firmware to start");
+        return;
+    }
+    if (v->vm->engine->get_state(v, &s)) {
+        fail(v, "INIT: the engine cannot give the state of the vCPU");
+        return;
+    }
+    x86_state_init(&s, v->vm->cpu_model.signature);
+    v->wait_sipi = !v->bsp;
+    s.activity = v->wait_sipi ? X86_WAIT_SIPI : X86_RUNNING;
+    if (v->vm->engine->set_state(v, &s)) {
+        fail(v, "INIT: the engine refuses the state after INIT");
+        return;
+    }
+    if (v->irq && v->irq->init)
+        v->irq->init(v->irq_opaque);
+    __atomic_fetch_and(&v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ), __ATOMIC_SEQ_CST);
+}
+
+/* SIPI: real mode at vector * 4 KiB (SDM 3A 9.4.4); ignored unless waited for. */
+static void do_sipi(struct vcpu *v)
+{
+    struct x86_vcpu_state s;
+    u8 vector = __atomic_load_n(&v->sipi_vector, __ATOMIC_RELAXED);
+
+    if (!v->wait_sipi)
+        return;
+    if (v->vm->engine->get_state(v, &s)) {
+        fail(v, "SIPI: the engine cannot give the state of the vCPU");
+        return;
+    }
+    s.seg[X86_CS].sel = (u16)(vector << 8);
+    s.seg[X86_CS].base = (u32)vector << 12;
+    s.rip = 0;
+    s.activity = X86_RUNNING;
+    if (v->vm->engine->set_state(v, &s)) {
+        fail(v, "SIPI: the engine refuses the state after SIPI");
+        return;
+    }
+    v->wait_sipi = false;
+}
+
+static void run_once(struct vcpu *v)
+{
+    struct engine_exit exit = {.kind = ENGINE_EXIT_KICKED};
+
+    v->vm->engine->run(v, &exit);
+    switch (exit.kind) {
+    case ENGINE_EXIT_HLT:
+        host_event_wait(&v->wake, UINT64_MAX);
+        break;
+    case ENGINE_EXIT_KICKED:
+        break;
+    case ENGINE_EXIT_SHUTDOWN:
+        vm_stop(v->vm, VM_RESET, 0, exit.text[0] ? exit.text : "triple fault");
+        break;
+    case ENGINE_EXIT_UNSUPPORTED:
+        fail(v, exit.text[0] ? exit.text : "the engine cannot go on");
+        break;
+    case ENGINE_EXIT_DEBUG:
+        fail(v, "debug event and no debugger");
+        break;
+    }
+}
+
+void vcpu_thread(void *opaque)
+{
+    struct vcpu *v = opaque;
+    struct x86_vcpu_state s;
+
+    if (v->vm->engine->get_state(v, &s)) {
+        fail(v, "the engine cannot give the state of the vCPU");
+        return;
+    }
+    v->wait_sipi = s.activity == X86_WAIT_SIPI;
+    while (__atomic_load_n(&v->vm->stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING) {
+        u32 ev = take_events(v, CORE_EVENTS);
+        if (ev & VCPU_EV_STOP)
+            continue;
+        if (ev & VCPU_EV_INIT)
+            do_init(v);
+        if (ev & VCPU_EV_SIPI)
+            do_sipi(v);
+        if (v->wait_sipi)
+            host_event_wait(&v->wake, UINT64_MAX);
+        else
+            run_once(v);
+    }
+}
+
+u64 vm_mmio_read(struct vm *vm, u64 a, unsigned size)
+{
+    u64 val;
+
+    vm_lock(vm);
+    val = bus_read(&vm->mmio, a, size);
+    vm_unlock(vm);
+    return val;
+}
+
+void vm_mmio_write(struct vm *vm, u64 a, unsigned size, u64 val)
+{
+    vm_lock(vm);
+    bus_write(&vm->mmio, a, size, val);
+    vm_unlock(vm);
+}
+
+/* An access wholly in the vCPU's APIC page; 8-byte ones are two. */
+static bool apic_access(const struct vcpu *v, u64 a, unsigned size)
+{
+    return (a & PAGE_MASK) == v->apic_page && (a & ~PAGE_MASK) + size <= PAGE_SIZE;
+}
+
+u64 vcpu_mmio_read(struct vcpu *v, u64 a, unsigned size)
+{
+    u32 off = (u32)(a & ~PAGE_MASK);
+
+    if (!apic_access(v, a, size))
+        return vm_mmio_read(v->vm, a, size);
+    if (size == 8)
+        return v->irq->mmio_read(v->irq_opaque, off, 4) |
+               (u64)v->irq->mmio_read(v->irq_opaque, off + 4, 4) << 32;
+    return v->irq->mmio_read(v->irq_opaque, off, size);
+}
+
+void vcpu_mmio_write(struct vcpu *v, u64 a, unsigned size, u64 val)
+{
+    u32 off = (u32)(a & ~PAGE_MASK);
+
+    if (!apic_access(v, a, size)) {
+        vm_mmio_write(v->vm, a, size, val);
+        return;
+    }
+    v->irq->mmio_write(v->irq_opaque, off, size == 8 ? 4 : size, (u32)val);
+    if (size == 8)
+        v->irq->mmio_write(v->irq_opaque, off + 4, 4, (u32)(val >> 32));
+}
+
+u32 vm_pio_read(struct vm *vm, u16 port, unsigned size)
+{
+    u32 val;
+
+    vm_lock(vm);
+    val = (u32)bus_read(&vm->pio, port, size);
+    vm_unlock(vm);
+    return val;
+}
+
+void vm_pio_write(struct vm *vm, u16 port, unsigned size, u32 val)
+{
+    vm_lock(vm);
+    bus_write(&vm->pio, port, size, val);
+    vm_unlock(vm);
+}
