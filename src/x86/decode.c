@@ -190,6 +190,7 @@ static void fill_operands(struct x86_insn *insn, const ZydisDecodedInstruction *
             break;
         struct x86_op *op = &insn->op[insn->nops++];
         op->size = o->size;
+        op->enc = (u8)o->encoding;
         op->read = (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
         op->write = (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
         op->implicit = o->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT;

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of one block's translation, shared by translate.c and the gen_*.c files. */
+#ifndef TRIVISOR_ENGINE_BT_GEN_H
+#define TRIVISOR_ENGINE_BT_GEN_H
+
+#include "engine/bt/bt_priv.h"
+#include "engine/bt/emit.h"
+
+/* Host registers, by number. */
+enum {
+    H_RAX,
+    H_RCX,
+    H_RDX,
+    H_RBX,
+    H_RSP,
+    H_RBP,
+    H_RSI,
+    H_RDI,
+    H_R8,
+    H_R9,
+    H_R10,
+    H_R11,
+    H_R12,
+    H_R13,
+    H_R14,
+    H_R15
+};
+
+#define GEN_COLD_MAX (BT_BLOCK_INSNS * 2)
+
+/* A soft-TLB miss to be written out after the hot code. */
+struct gen_cold {
+    u8 *ja;   /* displacement of the jump here */
+    u8 *back; /* where the hit path goes on */
+    u32 arg;  /* for bt_help_access: size | write << 8 | index << 16 */
+    bool write;
+    bool parked; /* flags are in rax, rax in r8 */
+};
+
+struct gen {
+    struct emit e;
+    struct bt_vcpu *c;
+    struct bt_vm *bt;
+    struct bt_block *b;
+    u8 *entry; /* writable view of b->entry */
+    const struct x86_insn *insn;
+    u64 va;             /* of insn */
+    u64 next;           /* of the instruction after */
+    unsigned index;     /* of insn in the block */
+    bool keep_flags;    /* the flags before insn are still needed */
+    bool ended;         /* insn has ended the block */
+    struct bt_map *map; /* of insn */
+    struct gen_cold cold[GEN_COLD_MAX];
+    unsigned ncold;
+};
+
+static inline u16 gen_off(const struct gen *g)
+{
+    return (u16)(g->e.p - g->entry);
+}
+
+/* Marks the next host instruction as the one that commits. */
+static inline void gen_commit(struct gen *g)
+{
+    g->map->commit = gen_off(g);
+}
+
+/* Guest registers that live in memory. */
+static inline bool gen_in_memory(unsigned reg)
+{
+    return reg >= X86_R8 && reg <= X86_R11;
+}
+
+/* The host register of a guest register that is not in memory. */
+static inline unsigned gen_host(unsigned reg)
+{
+    return reg == X86_RSP ? H_R9 : reg;
+}
+
+/* --- gen_mem.c
+ * ---------------------------------------------------------------------------------------------- */
+/* Linear address of insn->mem into dst (r10 or another host register); uses r10, r11; flags
+ * untouched. */
+void gen_ea(struct gen *g, unsigned dst, bool with_segment);
+/* r10 = linear address -> r10 = host address; uses r11 and, with keep_flags, r8. */
+void gen_probe(struct gen *g, unsigned size, bool write);
+void gen_cold_paths(struct gen *g);
+
+/* --- gen_op.c
+ * -----------------------------------------------------------------------------------------------
+ */
+/* An instruction copied with its operands replaced. false: cannot; nothing emitted. */
+bool gen_generic(struct gen *g);
+void gen_lea(struct gen *g);
+/* mov dst(host 64-bit), guest reg, wherever that lives. */
+void gen_get(struct gen *g, unsigned dst, unsigned reg);
+
+/* --- gen_flow.c
+ * --------------------------------------------------------------------------------------------- */
+/* Stack operations and branches; false: not one of them, or a form for the interpreter. */
+bool gen_flow(struct gen *g);
+/* Ends the block with a jump to a guest address known now; n: which of the block's links. */
+void gen_goto(struct gen *g, unsigned n, u64 target);
+
+/* --- translate.c
+ * -------------------------------------------------------------------------------------------- */
+/* A call of the interpreter (or the string helper) for insn. false: out of memory. */
+bool gen_site(struct gen *g, const u8 *stub);
+
+#endif

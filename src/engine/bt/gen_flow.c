@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stack operations and branches of 64-bit code.
+ *
+ * A direct branch within the page is a jump patched to its target once that is translated. Every
+ * other branch puts its target into r11 and goes through the window's branch-target table; the
+ * target block checks r11 itself, so a stale or colliding entry only costs a look-up.
+ */
+#include <Zydis/SharedTypes.h>
+
+#include "engine/bt/gen.h"
+
+#define OFF_TMP ((s32)offsetof(struct bt_env, tmp))
+
+/* Guest RSP += d, leaving flags alone. */
+static void add_rsp(struct gen *g, s32 d)
+{
+    emit_lea(&g->e, H_R9, H_R9, d);
+}
+
+/* Target in r11. */
+static void branch_r11(struct gen *g)
+{
+    struct emit *e = &g->e;
+
+    /* pext r10d, r11d, [rsp + ibl_mask]; jmp [rsp + r10 * 8 + IBL] */
+    EMIT(e, 0xc4, 0x62, 0x22, 0xf5, 0x94, 0x24);
+    emit32(e, (u32)offsetof(struct bt_env, ibl_mask));
+    EMIT(e, 0x42, 0xff, 0xa4, 0xd4);
+    emit32(e, BT_OFF_IBL);
+    g->ended = true;
+}
+
+static bool same_page(const struct gen *g, u64 target)
+{
+    return (target & PAGE_MASK) == (g->b->va & PAGE_MASK);
+}
+
+/* So that the rel32 that follows n opcode bytes can be patched while other vCPUs run through it. */
+static void align_rel32(struct gen *g, unsigned n)
+{
+    if (g->bt->vm->nvcpus > 1)
+        while (((u64)(uintptr_t)g->e.p + n) & 3)
+            emit8(&g->e, 0x90);
+}
+
+static void branch_far_page(struct gen *g, u64 target)
+{
+    emit_mov_imm(&g->e, H_R11, target);
+    EMIT(&g->e, 0xff, 0xa4, 0x24);
+    emit32(&g->e, BT_OFF_IBL + BT_IBL_INDEX(target) * 8);
+}
+
+static void set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32)
+{
+    struct bt_link *l = &g->b->link[n];
+
+    l->jmp = (u32)(rel32 - g->entry);
+    l->target = target;
+    l->block = g->b;
+}
+
+void gen_goto(struct gen *g, unsigned n, u64 target)
+{
+    if (same_page(g, target)) {
+        align_rel32(g, 1);
+        set_link(g, n, target, emit_jmp(&g->e));
+    } else {
+        branch_far_page(g, target);
+    }
+    g->ended = true;
+}
+
+/* keep_flags must hold for the write: r10 = host address of the new top of stack. */
+static void probe_push(struct gen *g)
+{
+    emit_lea(&g->e, H_R10, H_R9, -8);
+    gen_probe(g, 8, true);
+}
+
+static void probe_pop(struct gen *g)
+{
+    emit_mov(&g->e, H_R10, H_R9);
+    gen_probe(g, 8, false);
+}
+
+/* mov qword [r10], imm */
+static void store_top_imm(struct gen *g, u64 imm)
+{
+    if ((u64)(s64)(s32)imm == imm) {
+        EMIT(&g->e, 0x49, 0xc7, 0x02);
+        emit32(&g->e, (u32)imm);
+    } else {
+        emit_mov_imm(&g->e, H_R11, imm);
+        EMIT(&g->e, 0x4d, 0x89, 0x1a); /* mov [r10], r11 */
+    }
+}
+
+static bool gen_push(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    const struct x86_op *op = &in->op[0];
+
+    if (in->opsize != 8)
+        return false;
+    switch (op->kind) {
+    case X86_OP_GPR:
+        probe_push(g);
+        if (gen_in_memory(op->reg)) {
+            emit_load(&g->e, H_R11, H_RSP, 8 * op->reg);
+            EMIT(&g->e, 0x4d, 0x89, 0x1a);
+        } else {
+            emit_op_mem(&g->e, true, 0x89, gen_host(op->reg), H_R10, 0);
+        }
+        break;
+    case X86_OP_IMM:
+        probe_push(g);
+        store_top_imm(g, in->imm[0]);
+        break;
+    case X86_OP_MEM:
+        gen_ea(g, H_R10, true);
+        gen_probe(g, 8, false);
+        EMIT(&g->e, 0x4d, 0x8b, 0x12); /* mov r10, [r10] */
+        emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
+        probe_push(g);
+        emit_load(&g->e, H_R11, H_RSP, OFF_TMP);
+        EMIT(&g->e, 0x4d, 0x89, 0x1a);
+        break;
+    default:
+        return false;
+    }
+    gen_commit(g);
+    add_rsp(g, -8);
+    return true;
+}
+
+static bool gen_pop(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    const struct x86_op *op = &in->op[0];
+
+    if (in->opsize != 8 || op->kind != X86_OP_GPR)
+        return false;
+    probe_pop(g);
+    if (op->reg == X86_RSP) {
+        EMIT(&g->e, 0x4d, 0x8b, 0x0a); /* mov r9, [r10] */
+        return true;
+    }
+    if (gen_in_memory(op->reg)) {
+        EMIT(&g->e, 0x4d, 0x8b, 0x1a); /* mov r11, [r10] */
+        gen_commit(g);
+        emit_store(&g->e, H_RSP, 8 * op->reg, H_R11);
+    } else {
+        gen_commit(g);
+        emit_load(&g->e, gen_host(op->reg), H_R10, 0);
+    }
+    add_rsp(g, 8);
+    return true;
+}
+
+/* RBP is written last: until then the frame it pops must stay below the stack an interrupt would
+ * use. */
+static bool gen_leave(struct gen *g)
+{
+    if (g->insn->opsize != 8)
+        return false;
+    emit_mov(&g->e, H_R10, H_RBP);
+    gen_probe(g, 8, false);
+    EMIT(&g->e, 0x4d, 0x8b, 0x1a); /* mov r11, [r10] */
+    gen_commit(g);
+    emit_lea(&g->e, H_R9, H_RBP, 8);
+    emit_mov(&g->e, H_RBP, H_R11);
+    return true;
+}
+
+static bool gen_ret(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    u32 extra = in->nops && in->op[0].kind == X86_OP_IMM ? (u32)in->imm[0] & 0xffff : 0;
+
+    if (in->opsize != 8)
+        return false;
+    probe_pop(g);
+    EMIT(&g->e, 0x4d, 0x8b, 0x1a); /* mov r11, [r10] */
+    gen_commit(g);
+    g->map->kind = BT_MAP_INDIRECT;
+    add_rsp(g, (s32)(8 + extra));
+    branch_r11(g);
+    return true;
+}
+
+static u64 branch_target(const struct gen *g)
+{
+    return g->next + g->insn->imm[0];
+}
+
+static bool gen_call(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    const struct x86_op *op = &in->op[0];
+
+    if (in->opsize != 8)
+        return false;
+    switch (op->kind) {
+    case X86_OP_REL:
+        probe_push(g);
+        store_top_imm(g, g->next);
+        gen_commit(g);
+        g->map->kind = BT_MAP_DIRECT;
+        g->b->target = branch_target(g);
+        add_rsp(g, -8);
+        gen_goto(g, 0, g->b->target);
+        return true;
+    case X86_OP_GPR:
+        probe_push(g);
+        store_top_imm(g, g->next);
+        gen_get(g, H_R11, op->reg);
+        break;
+    case X86_OP_MEM:
+        gen_ea(g, H_R10, true);
+        gen_probe(g, 8, false);
+        EMIT(&g->e, 0x4d, 0x8b, 0x12);
+        emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
+        probe_push(g);
+        store_top_imm(g, g->next);
+        emit_load(&g->e, H_R11, H_RSP, OFF_TMP);
+        break;
+    default:
+        return false;
+    }
+    gen_commit(g);
+    g->map->kind = BT_MAP_INDIRECT;
+    add_rsp(g, -8);
+    branch_r11(g);
+    return true;
+}
+
+static bool gen_jmp(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    const struct x86_op *op = &in->op[0];
+
+    if (in->opsize != 8)
+        return false;
+    switch (op->kind) {
+    case X86_OP_REL:
+        gen_goto(g, 0, branch_target(g));
+        return true;
+    case X86_OP_GPR:
+        gen_get(g, H_R11, op->reg);
+        break;
+    case X86_OP_MEM:
+        gen_ea(g, H_R10, true);
+        gen_probe(g, 8, false);
+        EMIT(&g->e, 0x4d, 0x8b, 0x1a);
+        break;
+    default:
+        return false;
+    }
+    branch_r11(g);
+    return true;
+}
+
+/* Opcode low nibble of Jcc is the condition. */
+static bool gen_jcc(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    u64 target = branch_target(g);
+    unsigned cc = in->opcode & 15;
+
+    if (in->opsize != 8 || in->op[0].kind != X86_OP_REL)
+        return false;
+    if (in->mnemonic == ZYDIS_MNEMONIC_JRCXZ) {
+        u8 *over;
+
+        EMIT(&g->e, 0xe3, 0x05); /* jrcxz over the next jump */
+        over = emit_jmp(&g->e);
+        gen_goto(g, 0, target);
+        emit_patch32(over, g->e.p);
+        gen_goto(g, 1, g->next);
+        return true;
+    }
+    if (same_page(g, target)) {
+        align_rel32(g, 2);
+        set_link(g, 0, target, emit_jcc(&g->e, cc));
+    } else {
+        u8 *skip = emit_jcc(&g->e, cc ^ 1);
+
+        branch_far_page(g, target);
+        emit_patch32(skip, g->e.p);
+    }
+    gen_goto(g, 1, g->next);
+    return true;
+}
+
+bool gen_flow(struct gen *g)
+{
+    switch (g->insn->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        return gen_push(g);
+    case ZYDIS_MNEMONIC_POP:
+        return gen_pop(g);
+    case ZYDIS_MNEMONIC_LEAVE:
+        return gen_leave(g);
+    case ZYDIS_MNEMONIC_RET:
+        return gen_ret(g);
+    case ZYDIS_MNEMONIC_CALL:
+        return gen_call(g);
+    case ZYDIS_MNEMONIC_JMP:
+        return gen_jmp(g);
+    case ZYDIS_MNEMONIC_JB:
+    case ZYDIS_MNEMONIC_JBE:
+    case ZYDIS_MNEMONIC_JL:
+    case ZYDIS_MNEMONIC_JLE:
+    case ZYDIS_MNEMONIC_JNB:
+    case ZYDIS_MNEMONIC_JNBE:
+    case ZYDIS_MNEMONIC_JNL:
+    case ZYDIS_MNEMONIC_JNLE:
+    case ZYDIS_MNEMONIC_JNO:
+    case ZYDIS_MNEMONIC_JNP:
+    case ZYDIS_MNEMONIC_JNS:
+    case ZYDIS_MNEMONIC_JNZ:
+    case ZYDIS_MNEMONIC_JO:
+    case ZYDIS_MNEMONIC_JP:
+    case ZYDIS_MNEMONIC_JS:
+    case ZYDIS_MNEMONIC_JZ:
+    case ZYDIS_MNEMONIC_JRCXZ:
+        return gen_jcc(g);
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instructions copied with their operands replaced: the memory operand becomes [r10] (the host
+ * address), guest RSP becomes r9, and guest r8..r11 become scratch registers loaded before and
+ * stored after.
+ */
+#include <Zydis/SharedTypes.h>
+
+#include "engine/bt/gen.h"
+
+enum field { F_REG, F_RM, F_OPCODE, F_VVVV, NFIELDS };
+
+/* What stands in for a GPR field of the encoding. */
+struct subst {
+    bool used;
+    u8 guest, host;
+    bool load, store;
+};
+
+void gen_get(struct gen *g, unsigned dst, unsigned reg)
+{
+    if (gen_in_memory(reg))
+        emit_load(&g->e, dst, H_RSP, 8 * (s32)reg);
+    else
+        emit_mov(&g->e, dst, gen_host(reg));
+}
+
+static int field_of(const struct x86_op *op)
+{
+    switch (op->enc) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+        return F_REG;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        return F_RM;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+        return F_OPCODE;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+        return F_VVVV;
+    default:
+        return -1;
+    }
+}
+
+/* Chooses host registers for the GPR fields. false: not possible. */
+static bool choose(struct gen *g, struct subst *s)
+{
+    static const u8 scratch[] = {H_R11, H_R8, H_R10};
+    const struct x86_insn *in = g->insn;
+    unsigned nscratch = in->mem.present && !in->mem.agen ? 2 : 3, used = 0;
+    bool high8 = false, rex = in->mem.present;
+
+    for (unsigned i = 0; i < in->nops; i++) {
+        const struct x86_op *op = &in->op[i];
+        unsigned j;
+        int f;
+
+        if (op->kind != X86_OP_GPR)
+            continue;
+        if (op->high8) {
+            high8 = true;
+            continue;
+        }
+        f = field_of(op);
+        if (f < 0) {
+            if (op->reg == X86_RSP || gen_in_memory(op->reg))
+                return false;
+            continue;
+        }
+        s[f].used = true;
+        s[f].guest = op->reg;
+        if (!gen_in_memory(op->reg)) {
+            s[f].host = (u8)gen_host(op->reg);
+            rex |= op->reg == X86_RSP;
+            continue;
+        }
+        rex = true;
+        s[f].load = op->read || op->size < 32;
+        s[f].store = op->write;
+        /* The same guest register in two fields shares one scratch register. */
+        for (j = 0; j < NFIELDS; j++)
+            if ((int)j != f && s[j].used && s[j].guest == op->reg)
+                break;
+        if (j < NFIELDS) {
+            s[f].host = s[j].host;
+            s[j].load |= s[f].load;
+            s[j].store |= s[f].store;
+            s[f].load = s[f].store = false;
+            continue;
+        }
+        if (used == nscratch)
+            return false;
+        s[f].host = scratch[used++];
+    }
+    return !(high8 && rex);
+}
+
+/* Offset of the first opcode byte (escape bytes included) of a legacy instruction. */
+static unsigned opcode_start(const struct x86_insn *in)
+{
+    unsigned i = 0;
+
+    for (; i < in->length; i++) {
+        u8 b = in->bytes[i];
+
+        if (b != 0x66 && b != 0x67 && b != 0xf0 && b != 0xf2 && b != 0xf3 && b != 0x2e &&
+            b != 0x36 && b != 0x3e && b != 0x26 && b != 0x64 && b != 0x65)
+            break;
+    }
+    if (in->mode == 64 && (in->bytes[i] & 0xf0) == 0x40)
+        i++;
+    return i;
+}
+
+/* Prefixes that keep their meaning: operand size, lock, repeat or mandatory. */
+static void emit_prefixes(struct emit *e, const struct x86_insn *in, unsigned end)
+{
+    for (unsigned i = 0; i < end; i++) {
+        u8 b = in->bytes[i];
+
+        if (b == 0x66 || b == 0xf0 || b == 0xf2 || b == 0xf3)
+            emit8(e, b);
+    }
+}
+
+static void emit_modrm(struct emit *e, const struct x86_insn *in, const struct subst *s, bool mem)
+{
+    unsigned reg = (in->modrm >> 3) & 7, rm = in->modrm & 7, mod = in->modrm >> 6;
+
+    if (s[F_REG].used)
+        reg = s[F_REG].host & 7;
+    if (mem) {
+        mod = 0;
+        rm = H_R10 & 7;
+    } else if (s[F_RM].used) {
+        rm = s[F_RM].host & 7;
+    }
+    emit8(e, mod << 6 | reg << 3 | rm);
+}
+
+static void emit_legacy(struct gen *g, const struct subst *s, bool mem)
+{
+    const struct x86_insn *in = g->insn;
+    struct emit *e = &g->e;
+    unsigned op = opcode_start(in), rex = in->rex & 0x0f, last;
+    unsigned rest = in->imm_off ? in->imm_off : in->length;
+    bool force = in->rex != 0;
+
+    last = op;
+    if (in->opcode_map == ZYDIS_OPCODE_MAP_0F)
+        last = op + 1;
+    else if (in->opcode_map == ZYDIS_OPCODE_MAP_0F38 || in->opcode_map == ZYDIS_OPCODE_MAP_0F3A)
+        last = op + 2;
+    if (s[F_REG].used)
+        rex = (rex & ~4u) | (unsigned)(s[F_REG].host >> 3) << 2;
+    if (mem)
+        rex = (rex & ~3u) | 1;
+    else if (s[F_RM].used)
+        rex = (rex & ~3u) | s[F_RM].host >> 3;
+    if (s[F_OPCODE].used)
+        rex = (rex & ~1u) | s[F_OPCODE].host >> 3;
+    emit_prefixes(e, in, op);
+    if (rex || force)
+        emit8(e, 0x40 | rex);
+    emit_bytes(e, in->bytes + op, last - op);
+    if (s[F_OPCODE].used)
+        emit8(e, (in->bytes[last] & ~7u) | (s[F_OPCODE].host & 7));
+    else
+        emit8(e, in->bytes[last]);
+    if (in->has_modrm)
+        emit_modrm(e, in, s, mem);
+    emit_bytes(e, in->bytes + rest, in->length - rest);
+}
+
+/* Always in the three-byte form: the two-byte one has no B. */
+static void emit_vex(struct gen *g, const struct subst *s, bool mem)
+{
+    const struct x86_insn *in = g->insn;
+    struct emit *e = &g->e;
+    const u8 *v = in->bytes + in->vex_off;
+    unsigned p1, p2, rest = in->imm_off ? in->imm_off : in->length;
+
+    if (v[0] == 0xc5) {
+        p1 = (v[1] & 0x80) | 0x60 | 1;
+        p2 = v[1] & 0x7f;
+    } else {
+        p1 = v[1];
+        p2 = v[2];
+    }
+    if (s[F_REG].used)
+        p1 = (p1 & ~0x80u) | (s[F_REG].host & 8 ? 0 : 0x80);
+    if (mem)
+        p1 = (p1 & ~0x60u) | 0x40;
+    else if (s[F_RM].used)
+        p1 = (p1 & ~0x60u) | 0x40 | (s[F_RM].host & 8 ? 0 : 0x20);
+    if (s[F_VVVV].used)
+        p2 = (p2 & ~0x78u) | (~(unsigned)s[F_VVVV].host & 15) << 3;
+    emit8(e, 0xc4);
+    emit8(e, p1);
+    emit8(e, p2);
+    emit8(e, in->opcode);
+    emit_modrm(e, in, s, mem);
+    emit_bytes(e, in->bytes + rest, in->length - rest);
+}
+
+static void emit_evex(struct gen *g, const struct subst *s, bool mem)
+{
+    const struct x86_insn *in = g->insn;
+    struct emit *e = &g->e;
+    const u8 *v = in->bytes + in->vex_off;
+    unsigned p0 = v[1], p1 = v[2], rest = in->imm_off ? in->imm_off : in->length;
+
+    if (s[F_REG].used)
+        p0 = (p0 & ~0x90u) | 0x10 | (s[F_REG].host & 8 ? 0 : 0x80);
+    if (mem)
+        p0 = (p0 & ~0x60u) | 0x40;
+    else if (s[F_RM].used)
+        p0 = (p0 & ~0x60u) | 0x40 | (s[F_RM].host & 8 ? 0 : 0x20);
+    if (s[F_VVVV].used)
+        p1 = (p1 & ~0x78u) | (~(unsigned)s[F_VVVV].host & 15) << 3;
+    emit8(e, 0x62);
+    emit8(e, p0);
+    emit8(e, p1);
+    emit8(e, v[3]);
+    emit8(e, in->opcode);
+    emit_modrm(e, in, s, mem);
+    emit_bytes(e, in->bytes + rest, in->length - rest);
+}
+
+/* MOV between the accumulator and an absolute address (A0..A3): as the modrm form. */
+static void emit_moffs(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    bool load = !(in->opcode & 2);
+
+    emit_prefixes(&g->e, in, opcode_start(in));
+    emit8(&g->e, 0x41 | (in->rex & 8));
+    emit8(&g->e, (load ? 0x8au : 0x88u) | (in->opcode & 1));
+    emit8(&g->e, 0x02);
+}
+
+bool gen_generic(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    struct subst s[NFIELDS];
+    bool mem = in->mem.present && !in->mem.agen;
+    bool moffs = mem && !(in->has_modrm && in->modrm < 0xc0);
+    bool write = false;
+
+    memset(s, 0, sizeof(s));
+    if (mem) {
+        if (in->mem.vsib || !in->mem.size || in->mem.size > 512 || in->mem.size % 8)
+            return false;
+        if (moffs &&
+            !(in->encoding == X86_ENC_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+              in->opcode >= 0xa0 && in->opcode <= 0xa3))
+            return false;
+        for (unsigned i = 0; i < in->nops; i++)
+            if (in->op[i].kind == X86_OP_MEM)
+                write |= in->op[i].write;
+    }
+    if (!moffs && !choose(g, s))
+        return false;
+    if (mem) {
+        gen_ea(g, H_R10, true);
+        gen_probe(g, in->mem.size / 8, write);
+    }
+    for (unsigned f = 0; f < NFIELDS; f++)
+        if (s[f].load)
+            emit_load(&g->e, s[f].host, H_RSP, 8 * s[f].guest);
+    gen_commit(g);
+    if (moffs)
+        emit_moffs(g);
+    else if (in->encoding == X86_ENC_VEX)
+        emit_vex(g, s, mem);
+    else if (in->encoding == X86_ENC_EVEX)
+        emit_evex(g, s, mem);
+    else
+        emit_legacy(g, s, mem);
+    for (unsigned f = 0; f < NFIELDS; f++)
+        if (s[f].store)
+            emit_store(&g->e, H_RSP, 8 * s[f].guest, s[f].host);
+    return true;
+}
+
+void gen_lea(struct gen *g)
+{
+    const struct x86_insn *in = g->insn;
+    unsigned dst = in->op[0].reg;
+    bool narrow = in->opsize == 4 && in->addrsize == 8;
+
+    /* A 32-bit destination of a 64-bit address: the low half of it, which mov r32 takes. */
+    if (gen_in_memory(dst) || narrow) {
+        gen_ea(g, H_R11, false);
+        if (narrow)
+            EMIT(&g->e, 0x45, 0x89, 0xdb); /* mov r11d, r11d */
+        gen_commit(g);
+        if (gen_in_memory(dst))
+            emit_store(&g->e, H_RSP, 8 * (s32)dst, H_R11);
+        else
+            emit_mov(&g->e, gen_host(dst), H_R11);
+        return;
+    }
+    gen_ea(g, gen_host(dst), false);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * C called from translated code through the stubs. The guest's general registers are in env->s.gpr,
+ * its flags in env->lahf, its vector state still in the registers: nothing here may touch those.
+ */
+#include "engine/bt/bt_priv.h"
+
+static u64 leave(struct bt_vcpu *c, enum bt_exit reason)
+{
+    c->env->exit_reason = reason;
+    return 0;
+}
+
+u64 bt_help_access(struct bt_vcpu *c, u64 lin, u32 arg, u64 ret)
+{
+    void *host = bt_tlb_fill(c, lin, arg & 0xff, (arg >> 8) & 1);
+
+    if (likely(host))
+        return (u64)(uintptr_t)host;
+    c->stats.tlb_slow++;
+    c->env->s.rip = bt_guest_rip(c->bt, ret, arg >> 16);
+    return leave(c, BT_EXIT_STEP);
+}
+
+/* Where to go on at s.rip without leaving translated code, or 0. */
+static u64 go_on(struct bt_vcpu *c)
+{
+    struct bt_env *env = c->env;
+    struct bt_block *b;
+    u64 gpa;
+    u8 *host;
+
+    if (!(c->mode & BT_MODE_64) || !bt_fetch(c, env->s.rip, &gpa, &host))
+        return leave(c, BT_EXIT_RESUME);
+    b = bt_cache_lookup(c->bt, env->s.rip, gpa, c->mode);
+    if (!b)
+        return leave(c, BT_EXIT_RESUME);
+    return (u64)(uintptr_t)b->entry;
+}
+
+u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
+{
+    struct bt_interp_site site = *(struct bt_interp_site *)(uintptr_t)site_addr;
+    struct bt_env *env = c->env;
+    u64 epoch = c->bt->epoch, window = env->window;
+    u32 mode = c->mode;
+
+    (void)unused;
+    c->stats.interp_sites++;
+    bt_flags_in(env);
+    env->s.rip = site.va;
+    c->result = (u8)interp_exec(&c->interp, &site.insn);
+    bt_flags_out(env);
+    if (c->result != INTERP_OK)
+        return leave(c, BT_EXIT_RESUME);
+    bt_update_mode(c);
+    if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
+        (env->s.dr7 & DR7_ENABLED) || c->bt->epoch != epoch ||
+        (c->irq_maybe && (env->s.rflags & RFLAGS_IF)) || env->s.nmi_pending)
+        return leave(c, BT_EXIT_RESUME);
+    if (!env->fpu_live)
+        bt_fpu_load(c);
+    if (env->s.rip == site.va + site.insn.length && c->mode == mode && env->window == window)
+        return ret;
+    return go_on(c);
+}
+
+/* Host address for a chunk of a string operation, or NULL. */
+static u8 *chunk_addr(struct bt_vcpu *c, u64 lin, unsigned len, bool write)
+{
+    struct bt_tlb_entry *e = &bt_tlb(bt_cur(c), write)[(lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
+
+    if (e->tag == (lin & PAGE_MASK))
+        return (u8 *)(uintptr_t)(e->addend + (lin & (PAGE_SIZE - 1)));
+    return bt_tlb_fill(c, lin, len, write);
+}
+
+/* Elements from lin to the page's end in the direction of the operation; 0: the first one crosses.
+ */
+static u64 elements(u64 lin, unsigned size, bool down)
+{
+    u64 off = lin & (PAGE_SIZE - 1);
+
+    if (off + size > PAGE_SIZE)
+        return 0;
+    return down ? off / size + 1 : (PAGE_SIZE - off) / size;
+}
+
+static void run_movs(u8 *dst, const u8 *src, u64 n, unsigned size, bool down)
+{
+    if (down)
+        __asm__ volatile("std");
+    switch (size) {
+    case 1:
+        __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+        break;
+    case 2:
+        __asm__ volatile("rep movsw" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+        break;
+    case 4:
+        __asm__ volatile("rep movsl" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+        break;
+    default:
+        __asm__ volatile("rep movsq" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+        break;
+    }
+    __asm__ volatile("cld");
+}
+
+static void run_stos(u8 *dst, u64 val, u64 n, unsigned size, bool down)
+{
+    if (down)
+        __asm__ volatile("std");
+    switch (size) {
+    case 1:
+        __asm__ volatile("rep stosb" : "+D"(dst), "+c"(n) : "a"(val) : "memory");
+        break;
+    case 2:
+        __asm__ volatile("rep stosw" : "+D"(dst), "+c"(n) : "a"(val) : "memory");
+        break;
+    case 4:
+        __asm__ volatile("rep stosl" : "+D"(dst), "+c"(n) : "a"(val) : "memory");
+        break;
+    default:
+        __asm__ volatile("rep stosq" : "+D"(dst), "+c"(n) : "a"(val) : "memory");
+        break;
+    }
+    __asm__ volatile("cld");
+}
+
+/* REP MOVS and REP STOS, a page at a time. Registers are architectural after each chunk. */
+u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
+{
+    const struct bt_interp_site *site = (const struct bt_interp_site *)(uintptr_t)site_addr;
+    struct x86_vcpu_state *s = &c->env->s;
+    const struct x86_insn *in = &site->insn;
+    bool movs = (in->opcode & 0xfe) == 0xa4, down = (s->rflags & RFLAGS_DF) != 0;
+    unsigned size = in->opcode & 1 ? in->opsize : 1;
+    u64 src_base =
+        movs && (in->mem.seg == X86_FS || in->mem.seg == X86_GS) ? s->seg[in->mem.seg].base : 0;
+
+    (void)unused;
+    s->rip = site->va;
+    while (s->gpr[X86_RCX]) {
+        u64 dst = s->gpr[X86_RDI], src = s->gpr[X86_RSI] + src_base;
+        u64 n = s->gpr[X86_RCX], m = elements(dst, size, down), step;
+        u8 *d, *from = NULL;
+
+        if (n > m)
+            n = m;
+        if (movs) {
+            m = elements(src, size, down);
+            if (n > m)
+                n = m;
+        }
+        if (!n)
+            return leave(c, BT_EXIT_STEP);
+        step = n * size;
+        if (movs) {
+            u64 lo = down ? src - (n - 1) * size : src;
+
+            from = chunk_addr(c, lo, (unsigned)step, false);
+            if (!from)
+                return leave(c, BT_EXIT_STEP);
+            from += src - lo;
+        }
+        {
+            u64 lo = down ? dst - (n - 1) * size : dst;
+
+            d = chunk_addr(c, lo, (unsigned)step, true);
+            if (!d)
+                return leave(c, BT_EXIT_STEP);
+            d += dst - lo;
+        }
+        if (movs)
+            run_movs(d, from, n, size, down);
+        else
+            run_stos(d, s->gpr[X86_RAX], n, size, down);
+        if (down)
+            step = -step;
+        s->gpr[X86_RDI] += step;
+        if (movs)
+            s->gpr[X86_RSI] += step;
+        s->gpr[X86_RCX] -= n;
+        if (__atomic_load_n(&c->env->pending, __ATOMIC_RELAXED) && s->gpr[X86_RCX])
+            return leave(c, BT_EXIT_RESUME);
+    }
+    s->rip = site->va + in->length;
+    return ret;
+}

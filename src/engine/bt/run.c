@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The run loop of a vCPU: events, interrupts, finding and chaining blocks, and the interpreter
+ * where translated code does not go (16-bit and segmented code, single-step, debug registers,
+ * interrupt shadows, page-crossing instructions, faults).
+ */
+#include "engine/bt/bt_priv.h"
+
+void bt_fpu_save(struct bt_vcpu *c)
+{
+    static const u32 mxcsr = 0x1f80;
+
+    if (!c->env->fpu_live)
+        return;
+    __asm__ volatile("xsave64 %0" : "=m"(c->env->s.xsave) : "a"(-1), "d"(-1) : "memory");
+    __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+    c->env->fpu_live = 0;
+}
+
+void bt_fpu_load(struct bt_vcpu *c)
+{
+    if (c->env->fpu_live)
+        return;
+    __asm__ volatile("xrstor64 %0" : : "m"(c->env->s.xsave), "a"(-1), "d"(-1) : "memory");
+    c->env->fpu_live = 1;
+}
+
+void bt_update_mode(struct bt_vcpu *c)
+{
+    struct x86_vcpu_state *s = &c->env->s;
+    u32 mode = 0;
+
+    if (s->cpl == 3)
+        c->cls = BT_USER;
+    else
+        c->cls = (s->cr4 & CR4_SMAP) && (s->rflags & RFLAGS_AC) ? BT_KERNEL_AC : BT_KERNEL;
+    if (x86_64bit(s) && (s->cr0 & CR0_PG))
+        mode = BT_MODE_64;
+    if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
+        mode |= BT_MODE_FPU;
+        if ((s->cr4 & CR4_OSXSAVE) && s->xcr0 == c->bt->vm->cpu_model.xcr0_valid)
+            mode |= BT_MODE_AVX;
+    }
+    c->mode = mode;
+    c->env->window = (u64)(uintptr_t)bt_cur(c);
+}
+
+static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
+{
+    struct bt_vm *bt = c->bt;
+
+    bt_fpu_save(c);
+    for (;;) {
+        struct bt_block *b;
+        struct bt_page *page;
+        bool full, stop;
+        u64 gpa;
+        u8 *host;
+
+        if (!bt_fetch(c, lin, &gpa, &host))
+            return NULL;
+        /* A page's first translation: nobody may keep a write entry for it, nor be about to use
+         * one. */
+        page = bt_page_of(bt, gpa, false);
+        stop = !page || !page->lines;
+        if (stop) {
+            bt_exclusive_begin(bt, c);
+            bt_tlb_drop_writes(bt, host - (gpa & (PAGE_SIZE - 1)));
+        } else {
+            host_mutex_lock(&bt->lock);
+        }
+        b = bt_cache_lookup(bt, lin, gpa, c->mode);
+        full = false;
+        if (!b)
+            b = bt_translate_block(c, lin, gpa, host, &full);
+        if (stop)
+            bt_exclusive_end(bt, c);
+        else
+            host_mutex_unlock(&bt->lock);
+        if (!full)
+            return b;
+        bt_exclusive_begin(bt, c);
+        bt_cache_flush(bt);
+        bt_exclusive_end(bt, c);
+        c->stats.flushes++;
+    }
+}
+
+struct bt_block *bt_find_block(struct bt_vcpu *c)
+{
+    u64 lin = c->env->s.rip, gpa;
+    struct bt_block *b;
+    u8 *host;
+
+    if (!bt_fetch(c, lin, &gpa, &host))
+        return NULL;
+    b = bt_cache_lookup(c->bt, lin, gpa, c->mode);
+    return b ? b : translate(c, lin);
+}
+
+/* Makes the jump of an exit lead straight to its target. */
+static void chain(struct bt_vcpu *c, const struct bt_link *l, u64 epoch, const struct bt_block *to)
+{
+    struct bt_block *from = l->block;
+    u8 *at;
+
+    host_mutex_lock(&c->bt->lock);
+    if (c->bt->epoch == epoch && !from->dead && !to->dead && from->mode == to->mode &&
+        (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
+        s32 rel;
+
+        at = bt_rw(c->bt, from->entry) + l->jmp;
+        rel = (s32)(bt_rw(c->bt, to->entry) - (at + 4));
+        if (((u64)(uintptr_t)at & 3) == 0)
+            __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);
+        else
+            memcpy(at, &rel, 4);
+        c->stats.chained++;
+    }
+    host_mutex_unlock(&c->bt->lock);
+}
+
+/* Out of the guest for calls that may take locks or clobber vector state. */
+static int irq_call(struct bt_vcpu *c, int (*fn)(void *opaque))
+{
+    int r;
+
+    bt_fpu_save(c);
+    bt_leave_guest(c);
+    r = fn(c->v->irq_opaque);
+    bt_enter_guest(c);
+    return r;
+}
+
+/* Looks at events and interrupts. true: leave run with *exit filled. */
+static bool events(struct bt_vcpu *c, struct engine_exit *exit)
+{
+    struct x86_vcpu_state *s = &c->env->s;
+    u32 ev;
+
+    if (__atomic_load_n(&c->env->pending, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&c->env->pending, 0, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&c->bt->excl, __ATOMIC_SEQ_CST)) {
+            bt_leave_guest(c);
+            bt_enter_guest(c);
+        }
+    }
+    ev = __atomic_load_n(&c->v->events, __ATOMIC_SEQ_CST);
+    if (ev & (VCPU_EV_STOP | VCPU_EV_INIT | VCPU_EV_SIPI)) {
+        exit->kind = ENGINE_EXIT_KICKED;
+        return true;
+    }
+    if (ev & (VCPU_EV_NMI | VCPU_EV_IRQ | VCPU_EV_WORK)) {
+        __atomic_fetch_and(&c->v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ | VCPU_EV_WORK),
+                           __ATOMIC_SEQ_CST);
+        if (ev & VCPU_EV_NMI)
+            s->nmi_pending = 1;
+        if (ev & VCPU_EV_IRQ)
+            c->irq_maybe = true;
+    }
+    if (s->int_shadow || s->activity == X86_SHUTDOWN || s->activity == X86_WAIT_SIPI)
+        return false;
+    if (s->nmi_pending && !s->nmi_blocked) {
+        s->nmi_pending = 0;
+        c->result = (u8)interp_interrupt(&c->interp, X86_NMI, true);
+    } else if (c->irq_maybe && (s->rflags & RFLAGS_IF)) {
+        int vector = irq_call(c, c->v->irq->pending);
+
+        if (vector < 0) {
+            c->irq_maybe = false;
+        } else if ((vector = irq_call(c, c->v->irq->ack)) >= 0) {
+            c->stats.interrupts++;
+            c->result = (u8)interp_interrupt(&c->interp, (u8)vector, false);
+        }
+    }
+    return false;
+}
+
+/* The interpreter's answer that ends run; false: go on. */
+static bool ended(struct bt_vcpu *c, struct engine_exit *exit)
+{
+    struct x86_vcpu_state *s = &c->env->s;
+
+    if (c->result == INTERP_UNSUPPORTED) {
+        exit->kind = ENGINE_EXIT_UNSUPPORTED;
+        memcpy(exit->text, c->interp.why, sizeof(c->interp.why));
+        return true;
+    }
+    if (s->activity == X86_SHUTDOWN) {
+        exit->kind = ENGINE_EXIT_SHUTDOWN;
+        memcpy(exit->text, c->interp.why, sizeof(c->interp.why));
+        return true;
+    }
+    if (s->activity == X86_HALTED) {
+        exit->kind = ENGINE_EXIT_HLT;
+        return true;
+    }
+    return false;
+}
+
+static bool must_step(const struct bt_vcpu *c)
+{
+    const struct x86_vcpu_state *s = &c->env->s;
+
+    return !(c->mode & BT_MODE_64) || (s->rflags & RFLAGS_TF) || s->int_shadow || s->db_pending ||
+           (s->dr7 & DR7_ENABLED) || c->bt->interp_only;
+}
+
+static void step(struct bt_vcpu *c)
+{
+    bt_fpu_save(c);
+    c->stats.interp_steps++;
+    c->result = (u8)interp_step(&c->interp);
+    bt_update_mode(c);
+}
+
+static void run_code(struct bt_vcpu *c)
+{
+    struct bt_env *env = c->env;
+    struct bt_block *b = bt_find_block(c);
+    u64 epoch;
+
+    while (b) {
+        struct bt_link *link = NULL;
+
+        bt_fpu_load(c);
+        bt_flags_out(env);
+        c->stats.enters++;
+        c->bt->enter(env->window, b->entry);
+        bt_flags_in(env);
+        switch (env->exit_reason) {
+        case BT_EXIT_LINK:
+            link = (struct bt_link *)(uintptr_t)env->exit_arg;
+            env->s.rip = link->target;
+            epoch = c->bt->epoch;
+            b = bt_find_block(c);
+            if (b)
+                chain(c, link, epoch, b);
+            break;
+        case BT_EXIT_IBL:
+            c->stats.ibl_misses++;
+            b = bt_find_block(c);
+            if (b)
+                bt_ibl_set(c, env->s.rip, b->ibl_entry, bt_fetch_global(c, env->s.rip));
+            break;
+        case BT_EXIT_STEP:
+            step(c);
+            return;
+        case BT_EXIT_KICK:
+            env->s.rip = bt_guest_rip(c->bt, env->exit_arg, (u32)env->exit_info >> 16);
+            return;
+        default:
+            return;
+        }
+        if (__atomic_load_n(&env->pending, __ATOMIC_RELAXED))
+            return;
+    }
+    step(c);
+}
+
+void bt_run(struct vcpu *v, struct engine_exit *exit)
+{
+    struct bt_vcpu *c = v->engine_vcpu;
+
+    exit->text[0] = 0;
+    if (!c->thread) {
+        int err = host_vcpu_attach(bt_signal, c);
+
+        if (err) {
+            static const char why[] = "no signal stack for the vCPU thread";
+
+            exit->kind = ENGINE_EXIT_UNSUPPORTED;
+            memcpy(exit->text, why, sizeof(why));
+            return;
+        }
+        c->thread = host_thread_self();
+    }
+    __atomic_store_n(&c->running, 1, __ATOMIC_SEQ_CST);
+    bt_enter_guest(c);
+    c->result = INTERP_OK;
+    bt_update_mode(c);
+    for (;;) {
+        if (events(c, exit) || ended(c, exit))
+            break;
+        bt_update_mode(c);
+        if (must_step(c))
+            step(c);
+        else
+            run_code(c);
+    }
+    bt_fpu_save(c);
+    bt_leave_guest(c);
+    __atomic_store_n(&c->running, 0, __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Soft TLBs. A window's read and write tables hold what its class may do in its address space; an
+ * entry is stale until the guest flushes it, as on hardware (SDM 3A 4.10). A guest page with
+ * translated code never has a write entry, so that every write to it comes to bt_tlb_fill.
+ */
+#include "engine/bt/bt_priv.h"
+
+static void *walk_ptr(void *opaque, u64 gpa)
+{
+    struct bt_vcpu *c = opaque;
+
+    return guest_mem_ptr(&c->bt->vm->mem, (gpa_t){gpa}, 8);
+}
+
+static unsigned class_of(const struct bt_vcpu *c, unsigned access)
+{
+    if (access & X86_ACC_USER)
+        return BT_USER;
+    if ((access & X86_ACC_SMAP) || !(c->env->s.cr4 & CR4_SMAP))
+        return BT_KERNEL;
+    return BT_KERNEL_AC;
+}
+
+static unsigned class_access(const struct bt_vcpu *c, unsigned cls)
+{
+    if (cls == BT_USER)
+        return X86_ACC_USER;
+    if (cls == BT_KERNEL && (c->env->s.cr4 & CR4_SMAP))
+        return X86_ACC_SMAP;
+    return 0;
+}
+
+static bool walk(struct bt_vcpu *c, u64 lin, unsigned access, struct x86_walk *w)
+{
+    struct x86_walk_mem m = {
+        .ptr = walk_ptr, .opaque = c, .phys_bits = c->bt->vm->cpu_model.phys_bits};
+
+    return x86_walk(&c->env->s, &m, lin, access, w);
+}
+
+static bool canonical(const struct bt_vcpu *c, u64 lin)
+{
+    return sign_extend(lin, c->env->s.cr4 & CR4_LA57 ? 57 : 48) == lin;
+}
+
+static void set_bit(u64 *map, unsigned i, bool v)
+{
+    if (v)
+        map[i / 64] |= BIT64(i % 64);
+    else
+        map[i / 64] &= ~BIT64(i % 64);
+}
+
+static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const struct x86_walk *w)
+{
+    struct bt_window_priv *p = bt_priv(win);
+    unsigned i = (lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1);
+    struct bt_tlb_entry *e = &bt_tlb(win, write)[i];
+
+    e->tag = lin & PAGE_MASK;
+    e->addend = (u64)(uintptr_t)host_page;
+    set_bit(write ? p->global_w : p->global_r, i, w->global);
+    if (write)
+        p->used_w = true;
+    else
+        p->used_r = true;
+    if (w->page_size > PAGE_SIZE) {
+        u64 lo = lin & ~(w->page_size - 1);
+
+        if (p->large_lo > lo)
+            p->large_lo = lo;
+        if (p->large_hi < lo + (w->page_size - 1))
+            p->large_hi = lo + (w->page_size - 1);
+    }
+}
+
+/* One piece of an access within a page. NULL with *mmio or *fault set, or with neither: code page.
+ */
+static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool write,
+                struct x86_walk *w, bool *faulted)
+{
+    struct bt_env *win = bt_window_env(c, cls, c->slot);
+    unsigned access = (write ? X86_ACC_WRITE : X86_ACC_READ) | class_access(c, cls);
+    const struct mem_slot *slot;
+    u8 *host;
+
+    *faulted = false;
+    if (!walk(c, lin, access, w)) {
+        *faulted = true;
+        return NULL;
+    }
+    slot = guest_mem_slot(&c->bt->vm->mem, (gpa_t){w->gpa});
+    if (!slot || (write && slot->readonly))
+        return NULL;
+    host = slot->host + (w->gpa - slot->gpa);
+    c->stats.tlb_fills++;
+    if (write) {
+        struct bt_page *page = bt_page_of(c->bt, w->gpa, false);
+
+        if (page && page->lines) {
+            if (bt_code_overlaps(c->bt, w->gpa, len))
+                return NULL;
+            return host;
+        }
+        insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), true, w);
+    }
+    insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), false, w);
+    return host;
+}
+
+static u8 *probe(struct bt_env *win, u64 lin, bool write)
+{
+    struct bt_tlb_entry *e = &bt_tlb(win, write)[(lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
+
+    if (e->tag == (lin & PAGE_MASK))
+        return (u8 *)(uintptr_t)(e->addend + (lin & (PAGE_SIZE - 1)));
+    return NULL;
+}
+
+void *bt_tlb_fill(struct bt_vcpu *c, u64 lin, unsigned size, bool write)
+{
+    u64 off = lin & (PAGE_SIZE - 1);
+    struct x86_walk w;
+    bool faulted;
+    u8 *host, *second;
+
+    if (!canonical(c, lin))
+        return NULL;
+    if (likely(off + size <= PAGE_SIZE))
+        return fill(c, c->cls, lin, size, write, &w, &faulted);
+    /* Two pages: usable in place when the host's are neighbours too. */
+    if (!canonical(c, lin + size - 1))
+        return NULL;
+    host = fill(c, c->cls, lin, (unsigned)(PAGE_SIZE - off), write, &w, &faulted);
+    if (!host)
+        return NULL;
+    second = fill(c, c->cls, lin + (PAGE_SIZE - off), (unsigned)(off + size - PAGE_SIZE), write, &w,
+                  &faulted);
+    return second == host + (PAGE_SIZE - off) ? host : NULL;
+}
+
+/* --- fetch
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static struct bt_itlb_entry *fetch_entry(struct bt_vcpu *c, unsigned cls, u64 lin, u32 *error)
+{
+    struct bt_window_priv *p = bt_priv(bt_window_env(c, cls, c->slot));
+    struct bt_itlb_entry *e = &p->itlb[(lin >> PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
+    const struct mem_slot *slot;
+    struct x86_walk w;
+
+    if (e->tag == ((lin & PAGE_MASK) | 1))
+        return e;
+    *error = 0;
+    if (!walk(c, lin, X86_ACC_EXEC | (cls == BT_USER ? X86_ACC_USER : 0), &w)) {
+        *error = w.error | BIT32(31);
+        return NULL;
+    }
+    slot = guest_mem_slot(&c->bt->vm->mem, (gpa_t){w.gpa});
+    if (!slot)
+        return NULL;
+    e->tag = (lin & PAGE_MASK) | 1;
+    e->gpa = w.gpa & PAGE_MASK;
+    e->host = slot->host + (e->gpa - slot->gpa);
+    e->global = w.global;
+    if (w.page_size > PAGE_SIZE) {
+        u64 lo = lin & ~(w.page_size - 1);
+
+        if (p->large_lo > lo)
+            p->large_lo = lo;
+        if (p->large_hi < lo + (w.page_size - 1))
+            p->large_hi = lo + (w.page_size - 1);
+    }
+    p->used_ibl = true;
+    return e;
+}
+
+bool bt_fetch(struct bt_vcpu *c, u64 lin, u64 *gpa, u8 **host)
+{
+    struct bt_itlb_entry *e;
+    u32 error;
+
+    if (!canonical(c, lin))
+        return false;
+    e = fetch_entry(c, c->cls, lin, &error);
+    if (!e)
+        return false;
+    *gpa = e->gpa | (lin & (PAGE_SIZE - 1));
+    *host = e->host + (lin & (PAGE_SIZE - 1));
+    return true;
+}
+
+bool bt_fetch_global(struct bt_vcpu *c, u64 lin)
+{
+    struct bt_itlb_entry *e = &bt_priv(bt_cur(c))->itlb[(lin >> PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
+
+    return e->tag == ((lin & PAGE_MASK) | 1) && e->global;
+}
+
+/* --- the interpreter's accesses
+ * --------------------------------------------------------------------------- */
+
+int bt_translate(void *opaque, u64 gva, unsigned len, unsigned access, struct interp_ref *ref,
+                 struct interp_fault *fault)
+{
+    struct bt_vcpu *c = opaque;
+    unsigned cls = class_of(c, access);
+    bool write = (access & 3) == X86_ACC_WRITE, faulted;
+    struct x86_walk w;
+    u8 *host;
+
+    if ((access & 3) == X86_ACC_EXEC) {
+        struct bt_itlb_entry *e;
+        u32 error;
+
+        e = fetch_entry(c, access & X86_ACC_USER ? BT_USER : BT_KERNEL, gva, &error);
+        if (e) {
+            ref->host = e->host + (gva & (PAGE_SIZE - 1));
+            ref->gpa = e->gpa | (gva & (PAGE_SIZE - 1));
+            return 0;
+        }
+        if (error) {
+            *fault = (struct interp_fault){X86_PF, true, error & ~BIT32(31), gva};
+            return -1;
+        }
+        ref->host = NULL;
+        ref->gpa = 0;
+        return 0;
+    }
+    if (access & X86_ACC_NO_SET_AD) {
+        const struct mem_slot *slot;
+
+        if (!walk(c, gva, access, &w))
+            goto page_fault;
+        slot = guest_mem_slot(&c->bt->vm->mem, (gpa_t){w.gpa});
+        ref->gpa = w.gpa;
+        ref->host = slot ? slot->host + (w.gpa - slot->gpa) : NULL;
+        return 0;
+    }
+    host = probe(bt_window_env(c, cls, c->slot), gva, write);
+    if (!host) {
+        host = fill(c, cls, gva, len, write, &w, &faulted);
+        if (faulted)
+            goto page_fault;
+        ref->gpa = w.gpa;
+        if (!host) {
+            const struct mem_slot *slot = guest_mem_slot(&c->bt->vm->mem, (gpa_t){w.gpa});
+
+            if (!slot || (write && slot->readonly)) {
+                ref->host = NULL;
+                return 0;
+            }
+            /* A write to translated code. */
+            bt_exclusive_begin(c->bt, c);
+            bt_cache_invalidate(c->bt, &c->stats, w.gpa, len);
+            bt_exclusive_end(c->bt, c);
+            host = slot->host + (w.gpa - slot->gpa);
+        }
+    }
+    ref->host = host;
+    return 0;
+page_fault:
+    *fault = (struct interp_fault){X86_PF, true, w.error, gva};
+    return -1;
+}
+
+/* --- forgetting
+ * --------------------------------------------------------------------------------------------- */
+
+static void clear_ibl(struct bt_vcpu *c, struct bt_env *win)
+{
+    u64 *ibl = bt_ibl(win);
+    u64 miss = (u64)(uintptr_t)c->bt->exit_ibl;
+
+    for (unsigned i = 0; i < BT_IBL_SIZE; i++)
+        ibl[i] = miss;
+    memset(bt_priv(win)->ibl_kind, 0, BT_IBL_SIZE);
+    memset(bt_priv(win)->ibl_pages, 0, sizeof(bt_priv(win)->ibl_pages));
+}
+
+static void clear_table(struct bt_tlb_entry *t, const u64 *keep)
+{
+    for (unsigned i = 0; i < BT_TLB_SIZE; i++)
+        if (!keep || !(keep[i / 64] & BIT64(i % 64)))
+            t[i].tag = bt_tlb_invalid(i);
+}
+
+static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global)
+{
+    struct bt_window_priv *p = bt_priv(win);
+
+    if (p->used_r || p->used_w || p->used_ibl)
+        c->stats.window_flushes++;
+    if (p->used_r) {
+        clear_table(bt_tlb(win, false), keep_global ? p->global_r : NULL);
+        p->used_r = keep_global;
+    }
+    if (p->used_w) {
+        clear_table(bt_tlb(win, true), keep_global ? p->global_w : NULL);
+        p->used_w = keep_global;
+    }
+    if (p->used_ibl) {
+        for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
+            if (!keep_global || !p->itlb[i].global)
+                p->itlb[i].tag = 0;
+        if (keep_global) {
+            u64 *ibl = bt_ibl(win);
+            u64 miss = (u64)(uintptr_t)c->bt->exit_ibl;
+
+            for (unsigned i = 0; i < BT_IBL_SIZE; i++)
+                if (p->ibl_kind[i] == 1) {
+                    ibl[i] = miss;
+                    p->ibl_kind[i] = 0;
+                }
+        } else {
+            clear_ibl(c, win);
+            p->used_ibl = false;
+        }
+    }
+    if (!keep_global) {
+        p->large_lo = ~(u64)0;
+        p->large_hi = 0;
+    }
+}
+
+static void flush_slot(struct bt_vcpu *c, unsigned slot, bool keep_global)
+{
+    for (unsigned cls = 0; cls < BT_NCLASS; cls++)
+        flush_window(c, bt_window_env(c, cls, slot), keep_global);
+}
+
+void bt_tlb_init(struct bt_vcpu *c)
+{
+    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+        for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
+            struct bt_env *win = bt_window_env(c, cls, slot);
+
+            clear_table(bt_tlb(win, false), NULL);
+            clear_table(bt_tlb(win, true), NULL);
+            clear_ibl(c, win);
+            bt_priv(win)->large_lo = ~(u64)0;
+        }
+    c->slot_tag[0].valid = true;
+}
+
+void bt_flush(void *opaque, enum interp_flush what, u16 pcid)
+{
+    struct bt_vcpu *c = opaque;
+
+    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+        if (what != INTERP_FLUSH_PCID ||
+            (c->slot_tag[slot].valid && c->slot_tag[slot].pcid == pcid))
+            flush_slot(c, slot, what != INTERP_FLUSH_ALL);
+}
+
+void bt_invlpg(void *opaque, u64 gva, u16 pcid)
+{
+    struct bt_vcpu *c = opaque;
+    u64 page = gva & PAGE_MASK;
+    unsigned i = (gva >> PAGE_SHIFT) & (BT_TLB_SIZE - 1);
+    unsigned ii = (gva >> PAGE_SHIFT) & (BT_ITLB_SIZE - 1);
+    unsigned bloom = (unsigned)((gva >> PAGE_SHIFT) * 0x9e3779b1u >> 23) & 511;
+
+    (void)pcid; /* forgetting the page in every address space is allowed (SDM 3A 4.10.4.1) */
+    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+        for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
+            struct bt_env *win = bt_window_env(c, cls, slot);
+            struct bt_window_priv *p = bt_priv(win);
+
+            if (!p->used_r && !p->used_w && !p->used_ibl)
+                continue;
+            if (gva >= p->large_lo && gva <= p->large_hi) {
+                flush_window(c, win, false);
+                continue;
+            }
+            if (bt_tlb(win, false)[i].tag == page)
+                bt_tlb(win, false)[i].tag = bt_tlb_invalid(i);
+            if (bt_tlb(win, true)[i].tag == page)
+                bt_tlb(win, true)[i].tag = bt_tlb_invalid(i);
+            if (p->itlb[ii].tag == (page | 1))
+                p->itlb[ii].tag = 0;
+            if (p->ibl_pages[bloom / 64] & BIT64(bloom % 64))
+                clear_ibl(c, win);
+        }
+}
+
+void bt_cr3_written(void *opaque, u64 old, bool noflush)
+{
+    struct bt_vcpu *c = opaque;
+    struct x86_vcpu_state *s = &c->env->s;
+    u16 pcid = s->cr4 & CR4_PCIDE ? (u16)(s->cr3 & CR3_PCID) : 0;
+    unsigned victim = 0;
+
+    (void)old;
+    c->stats.cr3_writes++;
+    for (unsigned i = 0; i < BT_SLOTS; i++)
+        if (c->slot_tag[i].valid && c->slot_tag[i].pcid == pcid) {
+            c->slot = (u8)i;
+            if (!noflush)
+                flush_slot(c, i, true);
+            c->slot_tag[i].used = ++c->slot_clock;
+            return;
+        }
+    for (unsigned i = 0; i < BT_SLOTS; i++) {
+        if (!c->slot_tag[i].valid) {
+            victim = i;
+            break;
+        }
+        if (c->slot_tag[i].used < c->slot_tag[victim].used)
+            victim = i;
+    }
+    flush_slot(c, victim, true);
+    c->slot_tag[victim].valid = true;
+    c->slot_tag[victim].pcid = pcid;
+    c->slot_tag[victim].used = ++c->slot_clock;
+    c->slot = (u8)victim;
+}
+
+void bt_tlb_drop_writes(struct bt_vm *bt, const u8 *host_page)
+{
+    for (unsigned n = 0; n < bt->nvcpus; n++)
+        for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+            for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
+                struct bt_env *win = bt_window_env(bt->vcpu[n], cls, slot);
+                struct bt_tlb_entry *t = bt_tlb(win, true);
+
+                if (!bt_priv(win)->used_w)
+                    continue;
+                for (unsigned i = 0; i < BT_TLB_SIZE; i++)
+                    if (t[i].addend == (u64)(uintptr_t)host_page)
+                        t[i].tag = bt_tlb_invalid(i);
+            }
+}
+
+void bt_ibl_clear_all(struct bt_vcpu *c)
+{
+    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+        for (unsigned cls = 0; cls < BT_NCLASS; cls++)
+            if (bt_priv(bt_window_env(c, cls, slot))->used_ibl)
+                clear_ibl(c, bt_window_env(c, cls, slot));
+}
+
+void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global)
+{
+    struct bt_env *win = bt_cur(c);
+    struct bt_window_priv *p = bt_priv(win);
+    unsigned i = BT_IBL_INDEX(va);
+    unsigned bloom = (unsigned)((va >> PAGE_SHIFT) * 0x9e3779b1u >> 23) & 511;
+
+    bt_ibl(win)[i] = (u64)(uintptr_t)code;
+    p->ibl_kind[i] = global ? 2 : 1;
+    p->ibl_pages[bloom / 64] |= BIT64(bloom % 64);
+    p->used_ibl = true;
+}

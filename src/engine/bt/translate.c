@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A block: guest instructions of one page up to a branch, translated one after another. Three
+ * kinds: copied with replaced operands (gen_op.c), stack operations and branches (gen_flow.c), and
+ * the rest, which is a call of the interpreter in place.
+ *
+ * Flags: the probe of the soft TLB destroys them, so a backward pass finds where they are still
+ * needed. Flags that a later instruction of the block overwrites unread may be garbage in an
+ * exception or interrupt frame.
+ */
+#include <Zydis/MetaInfo.h>
+#include <Zydis/SharedTypes.h>
+
+#include "engine/bt/gen.h"
+
+enum kind { KIND_GENERIC, KIND_SKIP, KIND_LEA, KIND_FLOW, KIND_SITE, KIND_STRING };
+
+struct item {
+    struct x86_insn insn;
+    u64 va;
+    u8 kind;
+    bool last;       /* nothing after it belongs to this block */
+    bool keep_flags; /* flags before it are needed by it or later */
+};
+
+bool gen_site(struct gen *g, const u8 *stub)
+{
+    struct bt_interp_site *site = bt_arena_alloc(g->bt, sizeof(*site));
+
+    if (!site)
+        return false;
+    site->insn = *g->insn;
+    site->va = g->va;
+    emit_mov_imm(&g->e, H_R11, (u64)(uintptr_t)site);
+    emit_patch32(emit_call(&g->e), bt_rw(g->bt, stub));
+    return true;
+}
+
+static bool is_branch(const struct x86_insn *in)
+{
+    switch (in->category) {
+    case ZYDIS_CATEGORY_CALL:
+    case ZYDIS_CATEGORY_RET:
+    case ZYDIS_CATEGORY_COND_BR:
+    case ZYDIS_CATEGORY_UNCOND_BR:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_INTERRUPT:
+        return true;
+    default:
+        break;
+    }
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_HLT:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_STI: /* the next instruction runs in the interrupt shadow */
+        return true;
+    default:
+        return in->mnemonic == ZYDIS_MNEMONIC_MOV && in->op[0].kind == X86_OP_CR;
+    }
+}
+
+/* Does it use x87, MMX, SSE or wider state? */
+static bool uses_fpu(const struct x86_insn *in, bool *wide)
+{
+    bool fpu = in->category == ZYDIS_CATEGORY_X87_ALU || in->category == ZYDIS_CATEGORY_FCMOV;
+
+    *wide = false;
+    for (unsigned i = 0; i < in->nops; i++)
+        switch (in->op[i].kind) {
+        case X86_OP_VEC:
+        case X86_OP_MMX:
+        case X86_OP_ST:
+            fpu = true;
+            break;
+        case X86_OP_MASK:
+            fpu = *wide = true;
+            break;
+        default:
+            break;
+        }
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_EMMS:
+        fpu = true;
+        break;
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VZEROALL:
+        fpu = *wide = true;
+        break;
+    default:
+        break;
+    }
+    if (fpu && (in->encoding == X86_ENC_VEX || in->encoding == X86_ENC_EVEX))
+        *wide = true;
+    return fpu;
+}
+
+/* Instructions whose meaning does not survive copying: privileged, mode-dependent, with hidden
+ * memory operands, with fault suppression, or with host addresses in their result. */
+static bool needs_interp(const struct x86_insn *in)
+{
+    switch (in->category) {
+    case ZYDIS_CATEGORY_SYSTEM:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_IO:
+    case ZYDIS_CATEGORY_IOSTRINGOP:
+    case ZYDIS_CATEGORY_SEGOP:
+    case ZYDIS_CATEGORY_SMAP:
+    case ZYDIS_CATEGORY_XSAVE:
+    case ZYDIS_CATEGORY_XSAVEOPT:
+    case ZYDIS_CATEGORY_VTX:
+    case ZYDIS_CATEGORY_RDWRFSGS:
+    case ZYDIS_CATEGORY_RDPID:
+    case ZYDIS_CATEGORY_RDPRU:
+    case ZYDIS_CATEGORY_RDRAND:
+    case ZYDIS_CATEGORY_RDSEED:
+    case ZYDIS_CATEGORY_AVX2GATHER:
+    case ZYDIS_CATEGORY_GATHER:
+    case ZYDIS_CATEGORY_SCATTER:
+    case ZYDIS_CATEGORY_COMPRESS:
+    case ZYDIS_CATEGORY_EXPAND:
+    case ZYDIS_CATEGORY_AMD3DNOW:
+    case ZYDIS_CATEGORY_AMX_TILE:
+    case ZYDIS_CATEGORY_CET:
+    case ZYDIS_CATEGORY_CLDEMOTE:
+    case ZYDIS_CATEGORY_CLFLUSHOPT:
+    case ZYDIS_CATEGORY_CLWB:
+    case ZYDIS_CATEGORY_CLZERO:
+    case ZYDIS_CATEGORY_DECIMAL:
+    case ZYDIS_CATEGORY_ENQCMD:
+    case ZYDIS_CATEGORY_HRESET:
+    case ZYDIS_CATEGORY_KEYLOCKER:
+    case ZYDIS_CATEGORY_KEYLOCKER_WIDE:
+    case ZYDIS_CATEGORY_MOVDIR:
+    case ZYDIS_CATEGORY_MPX:
+    case ZYDIS_CATEGORY_PADLOCK:
+    case ZYDIS_CATEGORY_PCONFIG:
+    case ZYDIS_CATEGORY_PKU:
+    case ZYDIS_CATEGORY_PT:
+    case ZYDIS_CATEGORY_SERIALIZE:
+    case ZYDIS_CATEGORY_SGX:
+    case ZYDIS_CATEGORY_TBM:
+    case ZYDIS_CATEGORY_TSX_LDTRK:
+    case ZYDIS_CATEGORY_UINTR:
+    case ZYDIS_CATEGORY_WAITPKG:
+    case ZYDIS_CATEGORY_XOP:
+    case ZYDIS_CATEGORY_FMA4:
+        return true;
+    case ZYDIS_CATEGORY_FLAGOP:
+        return in->mnemonic != ZYDIS_MNEMONIC_CLC && in->mnemonic != ZYDIS_MNEMONIC_STC &&
+               in->mnemonic != ZYDIS_MNEMONIC_CMC && in->mnemonic != ZYDIS_MNEMONIC_LAHF &&
+               in->mnemonic != ZYDIS_MNEMONIC_SAHF;
+    default:
+        break;
+    }
+    for (unsigned i = 0; i < in->nops; i++)
+        switch (in->op[i].kind) {
+        case X86_OP_SEG:
+        case X86_OP_CR:
+        case X86_OP_DR:
+        case X86_OP_PTR:
+        case X86_OP_OTHER:
+            /* x87 control and status words and the like are named so, and copy well. */
+            if (in->category != ZYDIS_CATEGORY_X87_ALU)
+                return true;
+            break;
+        case X86_OP_MEM:
+            /* Masked elements must not fault. */
+            if (in->encoding == X86_ENC_EVEX && (in->bytes[in->vex_off + 3] & 7))
+                return true;
+            break;
+        default:
+            break;
+        }
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+        /* With a register index the operand is a bit string, not one word. */
+        return in->op[0].kind == X86_OP_MEM && in->op[1].kind == X86_OP_GPR;
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_MONITOR:
+    case ZYDIS_MNEMONIC_MWAIT:
+    case ZYDIS_MNEMONIC_MONITORX:
+    case ZYDIS_MNEMONIC_MWAITX:
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_VMMCALL:
+    case ZYDIS_MNEMONIC_XABORT:
+    case ZYDIS_MNEMONIC_XBEGIN:
+    case ZYDIS_MNEMONIC_XTEST:
+    case ZYDIS_MNEMONIC_XEND:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_PAUSE:
+        return true;
+    default:
+        return in->encoding == X86_ENC_3DNOW || in->encoding == X86_ENC_XOP ||
+               in->encoding == X86_ENC_MVEX;
+    }
+}
+
+static bool is_fast_string(const struct x86_insn *in)
+{
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVSQ:
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ:
+        return in->category == ZYDIS_CATEGORY_STRINGOP && in->addrsize == 8 &&
+               (in->prefixes & (X86_PFX_REP | X86_PFX_REPNE)) && !(in->prefixes & X86_PFX_LOCK);
+    default:
+        return false;
+    }
+}
+
+static u8 classify(const struct x86_insn *in, u32 mode)
+{
+    bool wide;
+
+    if (in->category == ZYDIS_CATEGORY_STRINGOP)
+        return is_fast_string(in) ? KIND_STRING : KIND_SITE;
+    if (in->category == ZYDIS_CATEGORY_NOP || in->category == ZYDIS_CATEGORY_WIDENOP ||
+        in->category == ZYDIS_CATEGORY_PREFETCH)
+        return in->prefixes & X86_PFX_LOCK ? KIND_SITE : KIND_SKIP;
+    if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
+        return in->opsize >= 4 && in->addrsize >= 4 ? KIND_LEA : KIND_SITE;
+    if (in->category == ZYDIS_CATEGORY_PUSH || in->category == ZYDIS_CATEGORY_POP ||
+        in->mnemonic == ZYDIS_MNEMONIC_LEAVE || in->category == ZYDIS_CATEGORY_CALL ||
+        in->category == ZYDIS_CATEGORY_RET || in->category == ZYDIS_CATEGORY_COND_BR ||
+        in->category == ZYDIS_CATEGORY_UNCOND_BR)
+        return KIND_FLOW;
+    if (needs_interp(in))
+        return KIND_SITE;
+    if (uses_fpu(in, &wide)) {
+        if (!(mode & BT_MODE_FPU) || (wide && !(mode & BT_MODE_AVX)))
+            return KIND_SITE;
+    }
+    return KIND_GENERIC;
+}
+
+/* Flags an instruction certainly overwrites. */
+static u64 kills(const struct x86_insn *in)
+{
+    u64 written = in->flags_written & RFLAGS_ARITH;
+
+    if (in->category == ZYDIS_CATEGORY_SHIFT || in->category == ZYDIS_CATEGORY_ROTATE ||
+        in->mnemonic == ZYDIS_MNEMONIC_SHLD || in->mnemonic == ZYDIS_MNEMONIC_SHRD) {
+        /* A count of zero writes none. */
+        const struct x86_op *count =
+            &in->op[in->mnemonic == ZYDIS_MNEMONIC_SHLD || in->mnemonic == ZYDIS_MNEMONIC_SHRD ? 2
+                                                                                               : 1];
+
+        if (in->encoding != X86_ENC_LEGACY)
+            return written;
+        if (count->kind != X86_OP_IMM || !(in->imm[0] & (in->opsize == 8 ? 63 : 31)))
+            return 0;
+    }
+    return written;
+}
+
+static u64 reads(const struct item *it)
+{
+    if (it->kind == KIND_SITE || it->kind == KIND_STRING)
+        return RFLAGS_ARITH;
+    return it->insn.flags_read & RFLAGS_ARITH;
+}
+
+/* Flags needed at va in the same page, looked up a few instructions far; host: the page's bytes. */
+static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits)
+{
+    u64 unknown = RFLAGS_ARITH, needed = 0;
+
+    for (unsigned i = 0; i < 4 && unknown; i++) {
+        struct item it;
+        u64 off = va - page_va;
+
+        if (off >= PAGE_SIZE)
+            break;
+        if (x86_decode(&it.insn, page + off, PAGE_SIZE - off, bits, false) != X86_DECODE_OK)
+            break;
+        it.kind = classify(&it.insn, BT_MODE_64 | BT_MODE_FPU | BT_MODE_AVX);
+        needed |= reads(&it) & unknown;
+        unknown &= ~(reads(&it) | kills(&it.insn));
+        if (is_branch(&it.insn))
+            break;
+        va += it.insn.length;
+    }
+    return needed | unknown;
+}
+
+static u64 flags_live_out(const struct item *last, u64 end_va, u64 page_va, const u8 *page,
+                          unsigned bits)
+{
+    u64 live;
+
+    if (!last->last)
+        return flags_needed_at(end_va, page_va, page, bits);
+    if (last->kind != KIND_FLOW || last->insn.op[0].kind != X86_OP_REL)
+        return RFLAGS_ARITH;
+    live = flags_needed_at(end_va + last->insn.imm[0], page_va, page, bits);
+    if (last->insn.category == ZYDIS_CATEGORY_COND_BR)
+        live |= flags_needed_at(end_va, page_va, page, bits);
+    return live;
+}
+
+/* Decodes up to a branch, the page's end or the limit. Returns how many. */
+static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode)
+{
+    u64 page_va = lin & PAGE_MASK;
+    unsigned bits = mode & BT_MODE_64 ? 64 : 32;
+    unsigned n = 0;
+    u64 live;
+
+    while (n < BT_BLOCK_INSNS) {
+        struct item *it = &items[n];
+        u64 off = lin - page_va;
+
+        if (off >= PAGE_SIZE)
+            break;
+        if (x86_decode(&it->insn, page + off, PAGE_SIZE - off, bits, false) != X86_DECODE_OK)
+            break;
+        it->va = lin;
+        it->kind = classify(&it->insn, mode);
+        it->last = is_branch(&it->insn);
+        lin += it->insn.length;
+        n++;
+        if (it->last)
+            break;
+    }
+    if (!n)
+        return 0;
+    live = flags_live_out(&items[n - 1], lin, page_va, page, bits);
+    for (unsigned i = n; i-- > 0;) {
+        live = (live & ~kills(&items[i].insn)) | reads(&items[i]);
+        items[i].keep_flags = live != 0;
+    }
+    return n;
+}
+
+/* The entry that checks that r11 is this block's address; on a mismatch the table was stale or
+ * shared. */
+static void gen_ibl_entry(struct gen *g, u64 va, bool keep_flags)
+{
+    struct emit *e = &g->e;
+    const u8 *miss = bt_rw(g->bt, g->bt->exit_ibl);
+
+    if (keep_flags) {
+        EMIT(e, 0x49, 0x89, 0xc8); /* mov r8, rcx */
+        emit_mov_imm(e, H_RCX, -va);
+        EMIT(e, 0x4a, 0x8d, 0x0c, 0x19); /* lea rcx, [rcx + r11] */
+        EMIT(e, 0xe3, 0x08);             /* jrcxz over mov and jmp */
+        EMIT(e, 0x4c, 0x89, 0xc1);       /* mov rcx, r8 */
+        emit_patch32(emit_jmp(e), miss);
+        EMIT(e, 0x4c, 0x89, 0xc1);
+        return;
+    }
+    if ((u64)(s64)(s32)va == va) {
+        EMIT(e, 0x49, 0x81, 0xfb); /* cmp r11, imm32 */
+        emit32(e, (u32)va);
+    } else {
+        emit_mov_imm(e, H_R10, va);
+        EMIT(e, 0x4d, 0x39, 0xd3); /* cmp r11, r10 */
+    }
+    emit_patch32(emit_jcc(e, 5), miss);
+}
+
+static bool gen_item(struct gen *g, const struct item *it)
+{
+    switch (it->kind) {
+    case KIND_SKIP:
+        return true;
+    case KIND_LEA:
+        gen_lea(g);
+        return true;
+    case KIND_FLOW:
+        if (gen_flow(g))
+            return true;
+        return gen_site(g, g->bt->call_interp);
+    case KIND_GENERIC:
+        if (gen_generic(g))
+            return true;
+        return gen_site(g, g->bt->call_interp);
+    case KIND_STRING:
+        return gen_site(g, g->bt->call_string);
+    default:
+        return gen_site(g, g->bt->call_interp);
+    }
+}
+
+/* After the hot code: misses, the ways out that are not chained yet, and the way out of a dead
+ * block. */
+static void gen_tail(struct gen *g)
+{
+    struct emit *e = &g->e;
+
+    gen_cold_paths(g);
+    for (unsigned i = 0; i < BT_NLINKS && !e->overflow; i++) {
+        if (!g->b->link[i].jmp)
+            continue;
+        emit_patch32(g->entry + g->b->link[i].jmp, e->p);
+        emit_mov_imm(e, H_R11, (u64)(uintptr_t)&g->b->link[i]);
+        emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_link));
+    }
+    g->b->stale = (u32)(e->p - g->entry);
+    emit_mov_imm(e, H_R11, g->b->va);
+    emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_ibl));
+}
+
+static bool gen_block(struct gen *g, const struct item *items, unsigned n)
+{
+    struct bt_block *b = g->b;
+    unsigned i;
+    u8 *start;
+
+    while (((u64)(uintptr_t)g->e.p) & 15)
+        emit8(&g->e, 0xcc);
+    start = g->e.p;
+    gen_ibl_entry(g, b->va, items[0].keep_flags);
+    b->flags_live_in = items[0].keep_flags;
+    g->entry = g->e.p;
+    b->ibl_entry = g->bt->code.rx + (start - g->bt->code.rw);
+    b->entry = g->bt->code.rx + (g->entry - g->bt->code.rw);
+    for (i = 0; i < n; i++) {
+        const struct item *it = &items[i];
+
+        g->insn = &it->insn;
+        g->va = it->va;
+        g->next = it->va + it->insn.length;
+        g->index = i;
+        g->keep_flags = it->keep_flags;
+        g->ended = false;
+        g->map = &b->map[i];
+        *g->map = (struct bt_map){.start = gen_off(g),
+                                  .commit = 0xffff,
+                                  .goff = (u16)(it->va - b->va),
+                                  .len = it->insn.length,
+                                  .kind = BT_MAP_PLAIN};
+        if (!gen_item(g, it))
+            return false;
+        /* Leave room for the cold paths. */
+        if (g->e.p - start > BT_BLOCK_BYTES / 2 && !g->ended) {
+            i++;
+            break;
+        }
+    }
+    b->guest_len = (u16)(g->next - b->va);
+    if (!g->ended) {
+        g->map = &b->map[i];
+        *g->map = (struct bt_map){.start = gen_off(g), .commit = 0xffff, .goff = b->guest_len};
+        gen_goto(g, 1, g->next);
+        i++;
+    }
+    b->nmap = (u16)i;
+    b->hot_size = gen_off(g);
+    gen_tail(g);
+    b->size = (u32)(g->e.p - start);
+    return !g->e.overflow;
+}
+
+struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u8 *host, bool *full)
+{
+    struct item items[BT_BLOCK_INSNS];
+    struct bt_vm *bt = c->bt;
+    struct gen g;
+    struct bt_block *b;
+    unsigned n;
+
+    *full = false;
+    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), c->mode);
+    if (!n)
+        return NULL;
+    if ((size_t)(bt->code_end - bt->code_pos) < 2 * BT_BLOCK_BYTES || bt->norder == bt->order_cap)
+        goto full;
+    b = bt_arena_alloc(bt, sizeof(*b));
+    if (!b)
+        goto full;
+    memset(b, 0, sizeof(*b));
+    b->map = bt_arena_alloc(bt, (n + 1) * sizeof(*b->map));
+    if (!b->map || !bt_page_of(bt, gpa, true))
+        goto full;
+    b->va = lin;
+    b->gpa = gpa;
+    b->mode = c->mode;
+    g.e = (struct emit){.p = bt->code_pos, .end = bt->code_end};
+    g.c = c;
+    g.bt = bt;
+    g.b = b;
+    g.ncold = 0;
+    if (!gen_block(&g, items, n))
+        goto full;
+    bt->code_pos = g.e.p;
+    c->stats.blocks++;
+    c->stats.guest_insns += n;
+    c->stats.code_bytes += b->size;
+    bt_cache_insert(bt, b);
+    return b;
+full:
+    *full = true;
+    return NULL;
+}
