@@ -119,6 +119,7 @@ static void fill_mem(struct x86_insn *insn, const ZydisDecodedOperand *o)
     insn->mem.agen = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN || o->mem.type == ZYDIS_MEMOP_TYPE_MIB;
     insn->mem.vsib = o->mem.type == ZYDIS_MEMOP_TYPE_VSIB;
     insn->mem.size = o->size;
+    insn->mem.elem = o->element_size;
     insn->mem.disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
     insn->mem.scale = o->mem.scale ? o->mem.scale : 1;
     insn->mem.seg = X86_DS;
@@ -365,6 +366,11 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
     insn->category = (u8)z.meta.category;
     insn->isa_ext = (u8)z.meta.isa_ext;
     insn->isa_set = (u16)z.meta.isa_set;
+    insn->exc_class = (u8)z.meta.exception_class;
+    if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
+        insn->mask = z.raw.evex.aaa;
+        insn->bcast = z.raw.evex.b && insn->bytes[z.raw.modrm.offset] < 0xc0;
+    }
     if (z.cpu_flags) {
         insn->flags_read = z.cpu_flags->tested;
         insn->flags_written = z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1 |

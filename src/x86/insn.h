@@ -92,8 +92,12 @@ struct x86_insn {
         bool present; /* there is an explicit or implicit memory operand described here */
         bool agen;    /* address only (LEA, NOP, prefetch, INVLPG): not an access */
         u16 size;     /* bits accessed */
+        u16 elem;     /* bits of one element of it (vectors) */
         s64 disp;     /* for RIP base: to be added to the address of the next instruction */
     } mem;
+    u8 mask;      /* EVEX: opmask register, 0: none */
+    bool bcast;   /* EVEX: the memory operand is broadcast */
+    u8 exc_class; /* ZYDIS_EXCEPTION_CLASS_* */
     u64 imm[2];
     struct x86_op op[5];
     u8 bytes[X86_INSN_MAX];
