@@ -36,7 +36,7 @@ static const ZydisDecoder decoders[2][DEC_N] = {
  * AMD's (APM 3, "near branches in 64-bit mode"). The guest sees the host's vendor, so the host
  * decides. The answer never changes: racing threads store the same value.
  */
-static bool amd_branches(void)
+static bool amd_host(void)
 {
     static u8 known; /* 0: not asked yet, 1: no, 2: yes */
     u8 k = __atomic_load_n(&known, __ATOMIC_RELAXED);
@@ -53,7 +53,7 @@ static bool amd_branches(void)
 
 static const ZydisDecoder *decoder_for(unsigned mode, bool real)
 {
-    const ZydisDecoder *d = decoders[amd_branches()];
+    const ZydisDecoder *d = decoders[amd_host()];
     if (mode == 64)
         return &d[DEC_64];
     if (mode == 32)
@@ -137,6 +137,19 @@ static void fill_mem(struct x86_insn *insn, const ZydisDecodedOperand *o)
     } else if (!(o->mem.index >= ZYDIS_REGISTER_AL && o->mem.index <= ZYDIS_REGISTER_R15B)) {
         insn->mem.index = gpr_number(o->mem.index, &high8); /* XLAT's AL is left out */
     }
+}
+
+/*
+ * With an address-size prefix in 64-bit mode Zydis 4.0 takes SIB.base 5 with REX.B and ModRM.mod 0
+ * for R13D without a displacement; it means no base and a 32-bit displacement (SDM 2A table 2-3).
+ */
+static void fix_sib_base(struct x86_insn *insn, const ZydisDecodedInstruction *z)
+{
+    if (insn->mode != 64 || insn->addrsize != 4 || !(z->attributes & ZYDIS_ATTRIB_HAS_SIB) ||
+        z->raw.modrm.mod != 0 || z->raw.sib.base != 5 || insn->mem.base != X86_R13)
+        return;
+    insn->mem.base = X86_NOREG;
+    insn->mem.disp = z->raw.disp.value;
 }
 
 /* Instructions whose memory operand names an address they do not access. */
@@ -353,6 +366,11 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
             return X86_DECODE_MORE;
         return st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? X86_DECODE_TOOLONG : X86_DECODE_INVALID;
     }
+    /* PREFETCH and PREFETCHW want memory on AMD's CPUs (APM 3); Intel's take 0F 0D for a hint NOP.
+     */
+    if (z.opcode_map == ZYDIS_OPCODE_MAP_0F && z.opcode == 0x0d &&
+        z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && z.raw.modrm.mod == 3 && amd_host())
+        return X86_DECODE_INVALID;
     memset(insn, 0, sizeof *insn);
     memcpy(insn->bytes, bytes, z.length);
     insn->mnemonic = (u16)z.mnemonic;
@@ -381,9 +399,10 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
     insn->mem.seg = X86_DS;
     fill_raw(insn, &z);
     fill_operands(insn, &z, ops);
+    fix_sib_base(insn, &z);
     fill_prefixes(insn, &z);
     insn->opsize = operand_size(insn, &z);
-    if (mode == 64 && (insn->prefixes & X86_PFX_OPSIZE) && !(insn->rex & 8) && amd_branches() &&
+    if (mode == 64 && (insn->prefixes & X86_PFX_OPSIZE) && !(insn->rex & 8) && amd_host() &&
         near_branch(insn)) {
         /* Zydis knows this only of the branches with a 16- or 32-bit displacement. */
         insn->opsize = 2;

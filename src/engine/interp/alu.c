@@ -282,8 +282,11 @@ enum interp_result i_cmpxchg(struct interp *in, const struct x86_insn *insn)
         if (old == acc) {
             io_write(in, insn, 0, src);
         } else {
-            /* A 32-bit destination loses its upper half even when the compare fails. */
-            io_write(in, insn, 0, old);
+            /* Whether a 32-bit destination loses its upper half here is the CPU's choice. */
+            if (size == 4) {
+                u64 *d = &in->s->gpr[insn->op[0].reg], a = acc;
+                __asm__("cmpxchgl %k2, %k1" : "+a"(a), "+r"(*d) : "r"(src) : "cc");
+            }
             io_set_gpr(in, X86_RAX, size, old);
         }
         flags_set(&in->s->rflags, f);
