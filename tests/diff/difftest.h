@@ -47,10 +47,11 @@ int mem_off(u64 va);
 struct diff_regs {
     u64 gpr[16];
     u64 rip, rflags, fs_base, gs_base;
+    u16 sel[X86_NSEG];
     u8 xsave[X86_XSAVE_SIZE] __attribute__((aligned(64))); /* standard format */
 };
 
-#define POKES_MAX 4
+#define POKES_MAX 6
 
 /* One case, as oracle and subjects take it. */
 struct diff_case {
@@ -152,6 +153,8 @@ extern unsigned nforms;
 void forms_select(unsigned mode);
 /* Why an instruction is not generated at all, or NULL. */
 const char *exclude_reason(const struct x86_insn *insn);
+/* The same for 15 bytes the decoder refuses. */
+const char *exclude_bytes(const u8 *bytes, unsigned mode);
 
 /* --- encoding (encode.c)
  * -------------------------------------------------------------------------- */
@@ -185,14 +188,14 @@ struct item { /* an instruction of a stream */
     u16 target; /* item number the displacement leads to (nitems: the end) */
 };
 #define ITEMS_MAX 48
-struct stream {
+struct insn_stream {
     unsigned n;
     u32 code_off;
     struct item item[ITEMS_MAX];
 };
-void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct stream *s);
+void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct insn_stream *s);
 /* Lays the items out as the case's code; false when it does not fit. */
-bool stream_assemble(const struct stream *s, struct diff_case *c);
+bool stream_assemble(const struct insn_stream *s, struct diff_case *c);
 
 /* --- subjects
  * ------------------------------------------------------------------------------------- */
@@ -228,6 +231,8 @@ extern struct compare_policy policy;
 extern const char *const gpr_name[16];
 bool compare(const struct diff_case *c, const struct diff_result *native,
              const struct diff_result *subj, char *out, size_t size);
+/* The recipe of the case the subject is at (main.c). */
+void print_current(void);
 void report_case(const struct diff_case *c); /* disassembly and initial state */
 
 #endif

@@ -81,20 +81,6 @@ const char *exclude_reason(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_STR:
     case ZYDIS_MNEMONIC_SMSW:
         return "UMIP: Linux emulates it";
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_LDS:
-    case ZYDIS_MNEMONIC_LES:
-    case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_LSS:
-    case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ:
-        return "looks at the host's descriptor tables";
-    case ZYDIS_MNEMONIC_INT:
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSENTER:
     case ZYDIS_MNEMONIC_SYSEXIT:
@@ -102,29 +88,48 @@ const char *exclude_reason(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_VMCALL:
     case ZYDIS_MNEMONIC_VMMCALL:
         return "enters the host's kernel or hypervisor";
-    case ZYDIS_MNEMONIC_INT1:
-        return "Linux reports #DB as a debugger event";
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FNSTENV:
         return "stores FIP and FDP, which the translator does not keep";
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+        for (unsigned i = 0; i < in->length && in->bytes[i] != in->opcode; i++)
+            if (in->bytes[i] == 0xf2 || in->bytes[i] == 0xf3)
+                return "AMD's CPUs take a repeat prefix for the condition";
+        return NULL;
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
         return "Intel and AMD disagree on whether ModRM is fetched";
     default:
         break;
     }
-    for (unsigned i = 0; i < in->nops; i++) {
-        if (in->op[i].kind == X86_OP_SEG)
-            return "looks at the host's descriptor tables";
-        if (in->op[i].kind == X86_OP_PTR)
-            return "far branch";
+    return NULL;
+}
+
+const char *exclude_bytes(const u8 *bytes, unsigned mode)
+{
+    unsigned i = 0;
+
+    while (i < X86_INSN_MAX &&
+           (bytes[i] == 0x66 || bytes[i] == 0x67 || bytes[i] == 0xf0 || bytes[i] == 0xf2 ||
+            bytes[i] == 0xf3 || (bytes[i] & 0xe7) == 0x26 || (bytes[i] & 0xfe) == 0x64 ||
+            (mode == 64 && (bytes[i] & 0xf0) == 0x40)))
+        i++;
+    if (i + 1 < X86_INSN_MAX && bytes[i] == 0x0f) {
+        switch (bytes[i + 1]) {
+        case 0x05: /* with prefixes some decoders do not know it */
+        case 0x34:
+        case 0x01:
+        case 0xc7:
+        case 0xae:
+        case 0xb9: /* UD1 */
+        case 0xff: /* UD0 */
+            return "may be a system call, or differs between vendors";
+        default:
+            break;
+        }
     }
-    if ((in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL) &&
-        in->opcode == 0xff && ((in->modrm >> 3 & 7) == 3 || (in->modrm >> 3 & 7) == 5))
-        return "far branch";
-    if (in->mnemonic == ZYDIS_MNEMONIC_RET && (in->opcode == 0xca || in->opcode == 0xcb))
-        return "far branch";
     return NULL;
 }

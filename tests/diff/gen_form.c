@@ -24,6 +24,12 @@ void gen_state(struct rng *r, struct diff_case *c)
         s->rflags |= RFLAGS_NT;
     if (rnd_percent(r, 10))
         s->rflags |= RFLAGS_ID;
+    for (unsigned i = 0; i < X86_NSEG; i++)
+        s->sel[i] = c->mode == 64 && rnd_percent(r, 50) ? 0 : USER_DS;
+    if (c->mode == 32 && !c->stream && rnd_percent(r, 4))
+        s->sel[X86_DS + rnd_below(r, 3)] = 0; /* DS, FS or GS cannot be used then */
+    s->sel[X86_SS] = USER_DS;
+    s->sel[X86_CS] = c->mode == 64 ? USER_CS64 : USER_CS32;
     s->fs_base = rnd(r) & 0x0ffffff0;
     s->gs_base = rnd(r) & 0x0ffffff0;
     if (c->mode == 32) {
@@ -113,6 +119,101 @@ static bool gpr_operand(const struct x86_insn *in, unsigned n, u8 *reg)
         return false;
     *reg = in->op[n].reg;
     return true;
+}
+
+/* Selectors that mean the same to Linux's descriptor tables and to ours; never 78h, the CPU number.
+ */
+static u16 rnd_selector(struct rng *r)
+{
+    static const u16 sel[] = {0x00, 0x03, 0x08, 0x10, 0x18, 0x20, 0x23, 0x28, 0x2b,   0x30,  0x33,
+                              0x38, 0x3b, 0x68, 0x6b, 0x80, 0x83, 0x04, 0x07, 0x1234, 0xfffb};
+    if (rnd_percent(r, 60))
+        return rnd_percent(r, 70) ? USER_DS : rnd_percent(r, 50) ? USER_CS64 : USER_CS32;
+    return sel[rnd_below(r, ARRAY_SIZE(sel))];
+}
+
+/* Instructions that take a selector, or a far address, from a register, memory or the stack. */
+static void season_selectors(struct rng *r, struct diff_case *c, const struct x86_insn *in,
+                             u64 target)
+{
+    u64 *g = c->init.gpr, sel = rnd_selector(r), to = CODE_VA + rnd_below(r, CODE_SIZE);
+    u64 w = in->opsize;
+
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].kind == X86_OP_GPR && in->op[i].read && !in->op[i].high8 &&
+            in->op[i].reg != X86_RSP)
+            g[in->op[i].reg] = (g[in->op[i].reg] & ~(u64)0xffff) | sel;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_POP:
+        poke(c, g[X86_RSP], sel | rnd(r) << 16);
+        break;
+    case ZYDIS_MNEMONIC_RET: /* far */
+        poke(c, g[X86_RSP], to);
+        poke(c, g[X86_RSP] + w, sel);
+        break;
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ: {
+        u8 frame[40] = {0};
+        u64 fl = rnd(r) & ~(RFLAGS_TF | RFLAGS_AC | RFLAGS_VM), sp = STACK_TOP,
+            ss = rnd_selector(r);
+        memcpy(frame, &to, w);
+        memcpy(frame + w, &sel, w);
+        memcpy(frame + 2 * w, &fl, w);
+        memcpy(frame + 3 * w, &sp, w);
+        memcpy(frame + 4 * w, &ss, w);
+        for (unsigned i = 0; i < 5 * w; i += 8) {
+            u64 v;
+            memcpy(&v, frame + i, 8);
+            poke(c, g[X86_RSP] + i, v);
+        }
+        break;
+    }
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+        poke(c, target, to);
+        poke(c, target + w, sel);
+        break;
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+        poke(c, target + w, sel);
+        break;
+    default:
+        poke(c, target, sel | rnd(r) << 16);
+        break;
+    }
+}
+
+static bool takes_selector(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].kind == X86_OP_SEG)
+            return true;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+        return true;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+        return in->opcode == 0xff && ((in->modrm >> 3 & 7) == 3 || (in->modrm >> 3 & 7) == 5);
+    case ZYDIS_MNEMONIC_RET:
+        return in->opcode == 0xca || in->opcode == 0xcb;
+    default:
+        return false;
+    }
 }
 
 /* Values without which most instances of an instruction would only fault or do nothing. */
@@ -209,6 +310,28 @@ static void season(struct rng *r, struct diff_case *c, const struct x86_insn *in
     }
 }
 
+/*
+ * Now and then one byte of the instruction is another: what the decoder does not know must be #UD
+ * on the host too, and what it takes for something else must be that.
+ */
+static void mutate(struct rng *r, struct x86_insn *in)
+{
+    u8 b[X86_INSN_MAX];
+    struct x86_insn m;
+    enum x86_decode_result d;
+
+    memset(b, CODE_FILL, sizeof(b));
+    memcpy(b, in->bytes, in->length);
+    if (rnd_percent(r, 50))
+        b[rnd_below(r, in->length)] ^= (u8)(1u << rnd_below(r, 8));
+    else
+        b[rnd_below(r, in->length)] = (u8)rnd(r);
+    d = x86_decode(&m, b, sizeof(b), in->mode, false);
+    if (d == X86_DECODE_OK ? exclude_reason(&m) != NULL : exclude_bytes(b, in->mode) != NULL)
+        return;
+    memcpy(in->bytes, b, in->length);
+}
+
 bool gen_form_case(u64 seed, const struct form *f, struct diff_case *c)
 {
     struct rng rng = {seed}, *r = &rng;
@@ -240,10 +363,21 @@ bool gen_form_case(u64 seed, const struct form *f, struct diff_case *c)
         if (!aim(r, c, &in, target))
             return false;
     }
-    season(r, c, &in, target);
+    if (takes_selector(&in))
+        season_selectors(r, c, &in, target);
+    else
+        season(r, c, &in, target);
+    if (in.imm_size && (in.op[0].kind == X86_OP_PTR)) {
+        gen_patch(&in, in.imm_off, in.imm_size, CODE_VA + rnd_below(r, CODE_SIZE));
+        gen_patch(&in, in.length - 2u, 2, rnd_selector(r));
+    }
+    if (exclude_reason(&in))
+        return false;
+    if (place < 97 && rnd_percent(r, 4)) /* whole: a CPU may refuse what it has not all read */
+        mutate(r, &in);
     c->code_len = in.length;
     if (c->code_off + c->code_len > CODE_SIZE)
         c->code_len = CODE_SIZE - c->code_off;
     memcpy(c->code, in.bytes, in.length);
-    return !exclude_reason(&in);
+    return true;
 }

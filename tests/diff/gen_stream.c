@@ -11,12 +11,16 @@
 
 struct builder {
     struct rng *r;
-    struct stream *s;
+    struct insn_stream *s;
     struct roles roles;
     unsigned mode;
     unsigned nfuncs;
     u16 func_call[8]; /* items that call function i */
     bool loop_rcx;
+    unsigned nloops;
+    struct {
+        u16 first, last; /* from loading the counter to the jump back */
+    } loops[32];
 };
 
 static u8 pick(struct rng *r, unsigned mask)
@@ -71,12 +75,18 @@ static bool stream_form(const struct form *f)
     case ZYDIS_CATEGORY_SCATTER:
     case ZYDIS_CATEGORY_AVX2GATHER:
     case ZYDIS_CATEGORY_RDWRFSGS:
+    case ZYDIS_CATEGORY_SEGOP:
         return false;
     default:
         break;
     }
     switch (f->mnemonic) {
     case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
     case ZYDIS_MNEMONIC_LEAVE:
     case ZYDIS_MNEMONIC_UD2:
     case ZYDIS_MNEMONIC_POPF:
@@ -137,8 +147,14 @@ static void make_pools(unsigned mode)
 
 static bool writes_kept(const struct builder *b, const struct x86_insn *in)
 {
+    if (b->loop_rcx &&
+        (in->category == ZYDIS_CATEGORY_STTNI || /* PCMPxSTRI write ECX */
+         in->mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI || in->mnemonic == ZYDIS_MNEMONIC_VPCMPISTRI))
+        return true;
     for (unsigned i = 0; i < in->nops; i++)
-        if (in->op[i].kind == X86_OP_GPR && in->op[i].write) {
+        if (in->op[i].kind == X86_OP_SEG) {
+            return true;
+        } else if (in->op[i].kind == X86_OP_GPR && in->op[i].write) {
             unsigned reg = in->op[i].reg;
             if (b->roles.keep >> reg & 1)
                 return true;
@@ -160,7 +176,7 @@ static void plain(struct builder *b)
 
         if (!gen_insn(r, f, &b->roles, &in))
             continue;
-        if (writes_kept(b, &in) && !rnd_percent(r, 1))
+        if (writes_kept(b, &in) && !rnd_percent(r, 1)) /* trouble now and then */
             continue;
         if (in.category == ZYDIS_CATEGORY_STRINGOP) {
             if (b->loop_rcx)
@@ -258,9 +274,11 @@ static void jump_indirect(struct builder *b)
 {
     struct rng *r = b->r;
     u8 lea[7] = {0x48, 0x8d, 0x05}, jmp[2] = {0xff, 0xe0};
-    if (b->mode != 64)
+    if (b->mode != 64 || b->nloops == ARRAY_SIZE(b->loops))
         return;
     unsigned reg = X86_RAX;
+    b->loops[b->nloops].first = (u16)b->s->n; /* nor is the jump to be met without its address */
+    b->loops[b->nloops++].last = (u16)(b->s->n + 1);
     lea[2] = (u8)(0x05 | reg << 3);
     put_rel(b, lea, 7, 3, 4, b->s->n + 2 + rnd_below(r, 4));
     jmp[1] = (u8)(0xe0 | reg);
@@ -296,6 +314,9 @@ static void loop(struct builder *b)
 
     if (b->mode != 64)
         candidates &= 0xff;
+    if (b->nloops == ARRAY_SIZE(b->loops) || b->s->n > ITEMS_MAX - 12 || (!rcx && !candidates))
+        return;
+    unsigned first = b->s->n;
     reg = rcx ? X86_RCX : pick(r, candidates);
     if (reg >= 8)
         mov[n++] = 0x41;
@@ -315,25 +336,44 @@ static void loop(struct builder *b)
     if (rcx) {
         code[0] = 0xe2;
         put_rel(b, code, 2, 1, 1, top);
-        return;
-    }
-    n = 0;
-    if (reg >= 8)
-        dec[n++] = 0x41;
-    dec[n++] = 0xff;
-    dec[n++] = (u8)(0xc8 | (reg & 7));
-    put(b, dec, n);
-    if (rnd_percent(r, 50)) {
-        code[0] = 0x75;
-        put_rel(b, code, 2, 1, 1, top);
     } else {
-        code[0] = 0x0f;
-        code[1] = 0x85;
-        put_rel(b, code, 6, 2, 4, top);
+        n = 0;
+        if (reg >= 8)
+            dec[n++] = 0x41;
+        dec[n++] = 0xff;
+        dec[n++] = (u8)(0xc8 | (reg & 7));
+        put(b, dec, n);
+        if (rnd_percent(r, 50)) {
+            code[0] = 0x75;
+            put_rel(b, code, 2, 1, 1, top);
+        } else {
+            code[0] = 0x0f;
+            code[1] = 0x85;
+            put_rel(b, code, 6, 2, 4, top);
+        }
+    }
+    b->loops[b->nloops].first = (u16)first;
+    b->loops[b->nloops++].last = (u16)(b->s->n - 1);
+}
+
+/* A jump into a loop from outside would miss the counter: it goes to the loop's start instead. */
+static void fix_targets(struct builder *b, unsigned end)
+{
+    for (unsigned i = 0; i < end; i++) {
+        struct item *it = &b->s->item[i];
+        if (it->rel_off < 0 || it->target >= 0x8000)
+            continue;
+        if (it->target > end)
+            it->target = (u16)end;
+        for (unsigned k = 0; k < b->nloops; k++) {
+            u16 first = b->loops[k].first, last = b->loops[k].last;
+            if (it->target > first && it->target <= last && (i < first || i > last))
+                it->target = first;
+        }
     }
 }
 
-bool stream_assemble(const struct stream *s, struct diff_case *c)
+bool stream_assemble(const struct insn_stream *s, struct diff_case *c)
 {
     u32 at[ITEMS_MAX + 1];
     u32 pos = 0;
@@ -401,7 +441,7 @@ static void set_roles(struct builder *b, struct diff_case *c)
     c->init.gpr[idx] = rnd_below(r, 32) * (rnd_percent(r, 50) ? 8 : 1);
 }
 
-void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct stream *s)
+void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct insn_stream *s)
 {
     struct rng rng = {seed};
     struct builder b = {.r = &rng, .s = s, .mode = mode};
@@ -415,7 +455,7 @@ void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct stream
     do {
         memset(s, 0, sizeof(*s));
         memset(&b.roles, 0, sizeof(b.roles));
-        b.nfuncs = 0;
+        b.nfuncs = b.nloops = 0;
         gen_state(&rng, c);
         if (!rnd_percent(&rng, 10))
             c->init.rflags &= ~RFLAGS_DF;
@@ -439,10 +479,7 @@ void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct stream
         static const u8 int3 = 0xcc;
         u16 end = (u16)s->n;
         put(&b, &int3, 1);
-        /* Jumps beyond the end of the main part meet the INT3. */
-        for (unsigned i = 0; i < end; i++)
-            if (s->item[i].rel_off >= 0 && s->item[i].target < 0x8000 && s->item[i].target > end)
-                s->item[i].target = end;
+        fix_targets(&b, end); /* jumps beyond the end of the main part meet the INT3 */
         for (unsigned i = 0; i < b.nfuncs; i++) {
             u8 ret = 0xc3;
             s->item[b.func_call[i]].target = (u16)s->n;

@@ -97,8 +97,8 @@ static void seg(struct x86_seg *s, u16 sel, u16 attr)
 {
     s->sel = sel;
     s->base = 0;
-    s->limit = 0xffffffff;
-    s->attr = attr;
+    s->limit = sel & ~3 ? 0xffffffff : 0;
+    s->attr = sel & ~3 ? attr : 0; /* a null selector: unusable */
 }
 
 #define ATTR_DATA3 (X86_SEG_G | X86_SEG_DB | X86_SEG_P | X86_SEG_DPL | X86_SEG_S | 3u)
@@ -110,11 +110,11 @@ void guest_state(struct x86_vcpu_state *s, const struct diff_case *c)
     memcpy(s->gpr, c->init.gpr, sizeof(s->gpr));
     s->rip = c->init.rip;
     s->rflags = c->init.rflags;
-    seg(&s->seg[X86_CS], c->mode == 64 ? USER_CS64 : USER_CS32,
+    seg(&s->seg[X86_CS], c->init.sel[X86_CS],
         ATTR_CODE3 | (c->mode == 64 ? X86_SEG_L : X86_SEG_DB));
     for (unsigned i = 0; i < X86_NSEG; i++)
         if (i != X86_CS)
-            seg(&s->seg[i], USER_DS, ATTR_DATA3);
+            seg(&s->seg[i], c->init.sel[i], ATTR_DATA3);
     s->seg[X86_FS].base = c->init.fs_base;
     s->seg[X86_GS].base = c->init.gs_base;
     s->tr.sel = 0x40;
@@ -122,7 +122,7 @@ void guest_state(struct x86_vcpu_state *s, const struct diff_case *c)
     s->tr.limit = 0x67;
     s->tr.attr = X86_SEG_P | 0xb;
     s->gdtr.base = GUEST_KERNEL_VA + GDT;
-    s->gdtr.limit = 0x4f;
+    s->gdtr.limit = 0x7f; /* as long as Linux's */
     s->idtr.base = GUEST_KERNEL_VA + IDT;
     s->idtr.limit = 0xfff;
     s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
@@ -174,6 +174,10 @@ bool guest_result(const u8 *ram, const struct x86_vcpu_state *s, struct diff_res
     r->regs.rip = p[0];
     r->regs.rflags = p[2];
     r->regs.gpr[X86_RSP] = p[3];
+    for (unsigned i = 0; i < X86_NSEG; i++)
+        r->regs.sel[i] = s->seg[i].sel;
+    r->regs.sel[X86_CS] = (u16)p[1];
+    r->regs.sel[X86_SS] = (u16)p[4];
     r->regs.fs_base = s->seg[X86_FS].base;
     r->regs.gs_base = s->seg[X86_GS].base;
     memcpy(r->regs.xsave, s->xsave, sizeof(r->regs.xsave));

@@ -15,7 +15,7 @@ static struct {
     double seconds;
     u64 cases;
     const char *mode, *filter, *replay;
-    bool forms_only, streams_only, keep_going, list, verbose;
+    bool forms_only, streams_only, keep_going, list, verbose, skip_unsupported;
     unsigned bits; /* 64, 32 or 0: both */
     unsigned max_reports;
 } opt = {.seconds = 5, .mode = "interp", .max_reports = 20};
@@ -33,11 +33,11 @@ struct recipe {
 };
 
 static struct recipe recipes[BATCH_MAX];
-static struct stream streams[BATCH_MAX];
+static struct insn_stream streams[BATCH_MAX];
 static struct diff_result sub;
 static u32 *form_failures[2];
 
-static bool make(const struct recipe *rc, struct diff_case *c, struct stream *s)
+static bool make(const struct recipe *rc, struct diff_case *c, struct insn_stream *s)
 {
     forms_select(rc->mode);
     if (rc->stream) {
@@ -64,12 +64,20 @@ static bool judge(unsigned i, char *text, size_t size)
         count.skipped++;
         count.timeouts += n->outcome == OUT_TIMEOUT;
         count.died += n->outcome == OUT_DIED;
+        if (opt.verbose) {
+            printf("not comparable (%u):\n", n->outcome);
+            report_case(c);
+        }
         return true;
     }
     count.by_vector[n->vector & 31]++;
     if (subj) {
         sub.text[0] = 0;
         subj->run(c, &sub);
+        if (opt.skip_unsupported && sub.outcome == OUT_FAIL && strstr(sub.text, "unsupported")) {
+            count.skipped++;
+            return true;
+        }
     } else { /* --mode self: is the oracle's answer always the same? */
         static struct diff_result first;
         first = *n;
@@ -82,7 +90,7 @@ static bool judge(unsigned i, char *text, size_t size)
 }
 
 /* Drops items of a stream as long as the rest still differs; leaves the result in case 0. */
-static void minimise(struct stream *s, char *text, size_t size)
+static void minimise(struct insn_stream *s, char *text, size_t size)
 {
     struct diff_case *c = &oracle_cases()[0];
     bool progress = true;
@@ -116,6 +124,15 @@ static void print_recipe(const struct recipe *rc)
         printf("--replay f%u:%u:%llx", rc->mode, rc->form, (unsigned long long)rc->seed);
 }
 
+static unsigned current;
+
+void print_current(void)
+{
+    print_recipe(&recipes[current]);
+    printf(" --mode %s\n", opt.mode);
+    report_case(&oracle_cases()[current]);
+}
+
 static void report(unsigned i, const char *text)
 {
     const struct recipe rc = recipes[i];
@@ -126,7 +143,7 @@ static void report(unsigned i, const char *text)
     printf(" --mode %s\n", opt.mode);
     if (rc.stream && subj) {
         static struct diff_case save;
-        struct stream s = streams[i];
+        struct insn_stream s = streams[i];
         /* Keep case 0: the batch is not done. */
         static struct diff_result keep_result;
         save = oracle_cases()[0];
@@ -164,6 +181,7 @@ static void check_batch(unsigned n)
     }
     for (unsigned i = 0; i < n; i++) {
         count.run++;
+        current = i;
         if (judge(i, text, sizeof(text)))
             continue;
         count.failed++;
@@ -196,13 +214,23 @@ static void summary(void)
             printf(" %u:%llu", i, (unsigned long long)count.by_vector[i]);
     printf("\n");
     for (unsigned m = 0; m < 2 && count.failed; m++) {
+        static struct {
+            u32 forms, cases;
+        } by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+
         if (!form_failures[m])
             continue;
+        memset(by_mnemonic, 0, sizeof(by_mnemonic));
         forms_select(m ? 32 : 64);
         for (unsigned i = 0; i < nforms; i++)
-            if (form_failures[m][i])
-                printf("  failed %4u x  form %u:%u %s\n", form_failures[m][i], m ? 32 : 64, i,
-                       ZydisMnemonicGetString(forms[i].mnemonic));
+            if (form_failures[m][i]) {
+                by_mnemonic[forms[i].mnemonic].forms++;
+                by_mnemonic[forms[i].mnemonic].cases += form_failures[m][i];
+            }
+        for (unsigned i = 0; i < ARRAY_SIZE(by_mnemonic); i++)
+            if (by_mnemonic[i].forms)
+                printf("  failed %4u x in %3u forms: %u-bit %s\n", by_mnemonic[i].cases,
+                       by_mnemonic[i].forms, m ? 32 : 64, ZydisMnemonicGetString((ZydisMnemonic)i));
     }
 }
 
@@ -294,6 +322,8 @@ static const char usage[] =
     "  --keep-going      do not stop at the first difference; summary by form\n"
     "  --max-reports N   print at most N differences in full\n"
     "  --strict-flags    compare arithmetic flags at faults in streams too\n"
+    "  --skip-unsupported  what the subject says it does not do is no difference\n"
+    "  --verbose         show cases that could not be compared\n"
     "  --list-forms\n"
     "  --replay RECIPE   one case again, as printed with a difference\n";
 
@@ -311,6 +341,8 @@ enum {
     O_STRICT,
     O_LIST,
     O_REPLAY,
+    O_VERBOSE,
+    O_SKIP,
     O_HELP
 };
 
@@ -329,6 +361,8 @@ static void parse(int argc, char **argv)
                                           {"strict-flags", 0, NULL, O_STRICT},
                                           {"list-forms", 0, NULL, O_LIST},
                                           {"replay", 1, NULL, O_REPLAY},
+                                          {"verbose", 0, NULL, O_VERBOSE},
+                                          {"skip-unsupported", 0, NULL, O_SKIP},
                                           {"help", 0, NULL, O_HELP},
                                           {NULL, 0, NULL, 0}};
     int o;
@@ -374,6 +408,12 @@ static void parse(int argc, char **argv)
             break;
         case O_REPLAY:
             opt.replay = optarg;
+            break;
+        case O_SKIP:
+            opt.skip_unsupported = true;
+            break;
+        case O_VERBOSE:
+            opt.verbose = true;
             break;
         case O_HELP:
             fputs(usage, stdout);

@@ -35,8 +35,8 @@
 
 #include "difftest.h"
 
-#define TICK_US 10000
-#define TICKS_MAX 3 /* a case may run this many whole ticks of CPU time */
+#define TICK_US 4000
+#define TICKS_MAX 2 /* a case may run this many whole ticks of CPU time */
 
 struct shared {
     u32 go, done; /* futexes: batches asked for, batches finished */
@@ -133,6 +133,12 @@ static void collect(int sig, ucontext_t *uc, u64 fs, u64 gs)
         r->regs.gpr[i] = (u64)g[greg_of[i]];
     r->regs.rip = (u64)g[REG_RIP];
     r->regs.rflags = (u64)g[REG_EFL];
+    r->regs.sel[X86_CS] = (u16)g[REG_CSGSFS];
+    r->regs.sel[X86_SS] = (u16)((u64)g[REG_CSGSFS] >> 48);
+    __asm__ volatile("mov %%ds, %0" : "=r"(r->regs.sel[X86_DS]));
+    __asm__ volatile("mov %%es, %0" : "=r"(r->regs.sel[X86_ES]));
+    __asm__ volatile("mov %%fs, %0" : "=r"(r->regs.sel[X86_FS]));
+    __asm__ volatile("mov %%gs, %0" : "=r"(r->regs.sel[X86_GS]));
     r->regs.fs_base = fs;
     r->regs.gs_base = gs;
     copy(r->regs.xsave, fp, fp_size(fp));
@@ -168,8 +174,7 @@ static void install(ucontext_t *uc)
     g[REG_RIP] = (greg_t)c->init.rip;
     g[REG_EFL] = (greg_t)c->init.rflags;
     /* cs, gs, fs, ss: 16 bits each */
-    u64 csgsfs = (u64)USER_DS << 48 | (c->mode == 64 ? USER_CS64 : USER_CS32);
-    g[REG_CSGSFS] = (greg_t)csgsfs;
+    g[REG_CSGSFS] = (greg_t)((u64)c->init.sel[X86_SS] << 48 | c->init.sel[X86_CS]);
     copy(fp, c->init.xsave, FP_SW_BYTES);
     if (fp_size(fp) > 512) {
         copy(fp + 512, c->init.xsave + 512, fp_size(fp) - 512);
@@ -177,14 +182,15 @@ static void install(ucontext_t *uc)
         feat &= xl.xcr0;
         copy(fp + 512, &feat, 8); /* XSTATE_BV: load everything */
     }
-    if (c->mode == 32) /* FS and GS are usable flat segments there */
-        __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%fs; mov %0, %%gs" : : "r"(USER_DS));
+    __asm__ volatile("mov %0, %%ds" : : "r"(c->init.sel[X86_DS]));
+    __asm__ volatile("mov %0, %%es" : : "r"(c->init.sel[X86_ES]));
+    __asm__ volatile("mov %0, %%fs" : : "r"(c->init.sel[X86_FS]));
+    __asm__ volatile("mov %0, %%gs" : : "r"(c->init.sel[X86_GS]));
     set_bases(c->init.fs_base, c->init.gs_base);
     /* sigreturn takes NT and ID from the flags at the time of the call, not from the frame. */
     __asm__ volatile("pushfq; andq %0, (%%rsp); orq %1, (%%rsp); popfq"
                      :
-                     : "r"(~(RFLAGS_NT | RFLAGS_ID)),
-                       "r"(c->init.rflags & (RFLAGS_NT | RFLAGS_ID))
+                     : "r"(~(RFLAGS_NT | RFLAGS_ID)), "r"(c->init.rflags & (RFLAGS_NT | RFLAGS_ID))
                      : "memory", "cc");
     ticks = 0;
 }
@@ -218,6 +224,7 @@ static void handler(int sig, siginfo_t *si, void *ucv)
     copy(uc->uc_mcontext.gregs, idle_gregs, sizeof(idle_gregs));
     copy(fp, idle_fp, fp_size(fp));
     uc->uc_mcontext.gregs[REG_RIP] += 2; /* past the UD2 */
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%fs; mov %0, %%gs" : : "r"(0));
     set_bases(idle_fs, idle_gs);
     __asm__ volatile("pushfq; andq %0, (%%rsp); popfq"
                      :

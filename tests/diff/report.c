@@ -40,6 +40,8 @@ void report_case(const struct diff_case *c)
     printf("    rflags %llx fs_base %llx gs_base %llx mxcsr %x fcw %x fsw %x ftw %x image %u\n",
            (unsigned long long)s->rflags, (unsigned long long)s->fs_base,
            (unsigned long long)s->gs_base, e.mxcsr, e.fcw, e.fsw, e.ftw, c->image);
+    printf("    es %x cs %x ss %x ds %x fs %x gs %x\n", s->sel[X86_ES], s->sel[X86_CS],
+           s->sel[X86_SS], s->sel[X86_DS], s->sel[X86_FS], s->sel[X86_GS]);
     for (unsigned i = 0; i < c->npokes; i++)
         printf("    [%08x] = %016llx\n", mem_va(c->poke[i].off),
                (unsigned long long)c->poke[i].val);
