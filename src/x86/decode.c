@@ -354,6 +354,36 @@ static void fill_raw(struct x86_insn *insn, const ZydisDecodedInstruction *z)
     }
 }
 
+/* Far pointers in memory have at most a 32-bit offset on AMD's CPUs: REX.W does nothing (APM 3,
+ * CALL far, JMP far). */
+static void amd_far_pointer(struct x86_insn *insn)
+{
+    unsigned reg = insn->modrm >> 3 & 7;
+    if (insn->opcode != 0xff || insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
+        (reg != 3 && reg != 5) || !(insn->rex & 8))
+        return;
+    insn->opsize = insn->prefixes & X86_PFX_OPSIZE ? 2 : 4;
+    insn->mem.size = insn->op[0].size = (u16)(insn->opsize * 8 + 16);
+}
+
+/*
+ * F3 90 with REX.B is no PAUSE but XCHG r8, rAX. Decoded with a segment prefix that does nothing in
+ * 64-bit mode in place of F3, so that lengths and offsets stay.
+ */
+static enum x86_decode_result pause_with_rex_b(struct x86_insn *insn, const u8 *bytes, size_t n)
+{
+    u8 copy[X86_INSN_MAX] = {0};
+    size_t len = n < sizeof copy ? n : sizeof copy;
+    memcpy(copy, bytes, len);
+    for (size_t i = 0; i < len && copy[i] != 0x90; i++)
+        if (copy[i] == 0xf3)
+            copy[i] = 0x2e;
+    enum x86_decode_result r = x86_decode(insn, copy, len, 64, false);
+    if (r == X86_DECODE_OK)
+        memcpy(insn->bytes, bytes, insn->length);
+    return r;
+}
+
 enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t n, unsigned mode,
                                   bool real)
 {
@@ -366,6 +396,8 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
             return X86_DECODE_MORE;
         return st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? X86_DECODE_TOOLONG : X86_DECODE_INVALID;
     }
+    if (z.mnemonic == ZYDIS_MNEMONIC_PAUSE && z.raw.rex.B)
+        return pause_with_rex_b(insn, bytes, n);
     /* PREFETCH and PREFETCHW want memory on AMD's CPUs (APM 3); Intel's take 0F 0D for a hint NOP.
      */
     if (z.opcode_map == ZYDIS_OPCODE_MAP_0F && z.opcode == 0x0d &&
@@ -402,6 +434,8 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
     fix_sib_base(insn, &z);
     fill_prefixes(insn, &z);
     insn->opsize = operand_size(insn, &z);
+    if (mode == 64 && amd_host())
+        amd_far_pointer(insn);
     if (mode == 64 && (insn->prefixes & X86_PFX_OPSIZE) && !(insn->rex & 8) && amd_host() &&
         near_branch(insn)) {
         /* Zydis knows this only of the branches with a 16- or 32-bit displacement. */

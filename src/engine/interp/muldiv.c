@@ -188,10 +188,9 @@ static enum interp_result ascii_adjust(struct interp *in, bool subtract)
         ax = (u16)(subtract ? ax - 0x106 : ax + 0x106);
         f = RFLAGS_AF | RFLAGS_CF;
     }
-    f |= result_flags((u8)ax); /* CPUs take these before the upper digit is cleared */
     ax &= 0xff0f;
     io_set_gpr(in, X86_RAX, 2, ax);
-    flags_set(&s->rflags, f);
+    flags_set(&s->rflags, f | result_flags((u8)ax));
     return INTERP_OK;
 }
 
