@@ -6,7 +6,8 @@
  *
  * Not compared: FIP, FDP and FOP (the translator runs x87 code elsewhere), CR2 when the end was no
  * page fault, the P bit of page faults beyond user
- * addresses (Linux always sets it), what ENTER and PUSHA had pushed when they faulted, and, unless
+ * addresses (Linux always sets it), what ENTER and PUSHA had pushed when
+ * they faulted, undefined flags of AAA and its like, and, unless
  * policy.fault_flags is set, arithmetic flags at a fault in the middle of a stream: the translator
  * does not compute flags it has proven dead.
  */
@@ -106,21 +107,48 @@ static void diff_mem(struct text *t, const u8 *a, const u8 *b)
         diff(t, "  ... %u more quadwords of memory differ\n", shown - 8);
 }
 
-/* The end is a fault of an instruction that pushes several times: how far it got is the CPU's. */
-static bool partial_push(const struct diff_case *c, const struct diff_result *n)
+static bool insn_at(const struct diff_case *c, u64 off, struct x86_insn *in)
 {
-    u64 off = n->regs.rip - CODE_VA - c->code_off;
     u8 b[X86_INSN_MAX];
-    struct x86_insn in;
 
-    if (n->vector == X86_BP || off >= c->code_len)
+    if (off >= c->code_len)
         return false;
     memset(b, CODE_FILL, sizeof(b));
     memcpy(b, c->code + off, c->code_len - off < sizeof(b) ? c->code_len - off : sizeof(b));
-    if (x86_decode(&in, b, sizeof(b), c->mode, false) != X86_DECODE_OK)
+    return x86_decode(in, b, sizeof(b), c->mode, false) == X86_DECODE_OK;
+}
+
+/* The end is a fault of an instruction that pushes several times: how far it got is the CPU's. */
+static bool partial_push(const struct diff_case *c, const struct diff_result *n)
+{
+    struct x86_insn in;
+
+    if (n->vector == X86_BP || !insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in))
         return false;
     return in.mnemonic == ZYDIS_MNEMONIC_ENTER || in.mnemonic == ZYDIS_MNEMONIC_PUSHA ||
            in.mnemonic == ZYDIS_MNEMONIC_PUSHAD;
+}
+
+/* Flags the manuals leave undefined after instructions that 64-bit code cannot run on the host. */
+static u64 undefined_flags(const struct diff_case *c)
+{
+    struct x86_insn in;
+
+    if (c->stream || !insn_at(c, 0, &in))
+        return 0;
+    switch (in.mnemonic) {
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+        return RFLAGS_OF | RFLAGS_SF | RFLAGS_ZF | RFLAGS_PF;
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+        return RFLAGS_OF | RFLAGS_AF | RFLAGS_CF;
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+        return RFLAGS_OF;
+    default:
+        return 0;
+    }
 }
 
 bool compare(const struct diff_case *c, const struct diff_result *n, const struct diff_result *s,
@@ -148,6 +176,7 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
     diff64(&t, "rip", n->regs.rip, s->regs.rip);
     if (c->stream && n->vector != X86_BP && !policy.fault_flags)
         mask &= ~RFLAGS_ARITH;
+    mask &= ~undefined_flags(c);
     if (policy.rf)
         mask |= RFLAGS_RF;
     diff64(&t, "rflags", n->regs.rflags & mask, s->regs.rflags & mask);

@@ -83,6 +83,12 @@ static bool stream_form(const struct form *f)
     switch (f->mnemonic) {
     case ZYDIS_MNEMONIC_ENTER:
     case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_AAA: /* flags nobody defines */
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
     case ZYDIS_MNEMONIC_LAR:
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
