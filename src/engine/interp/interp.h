@@ -111,6 +111,7 @@ struct interp {
     void *native; /* RWX-free scratch code page pair, see interp_init */
     void *native_rx;
     u64 features; /* X86F_* of interp_priv.h: extensions shown to the guest */
+    u16 native_fault; /* 1 + host trap number of the native instruction, 0: none */
 };
 
 /* Bytes interp_init needs for the decode cache. */

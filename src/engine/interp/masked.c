@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory operands under a mask: EVEX opmasks, VMASKMOV and VPMASKMOV, MASKMOVQ and MASKMOVDQU.
+ * Lanes that are masked out are not accessed: they neither fault nor are written (SDM 2A 2.7.6).
+ */
+#include <string.h>
+
+#include "engine/interp/vector.h"
+
+static bool mask_vector(const struct x86_insn *insn, unsigned *elem)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+        *elem = 4;
+        return true;
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+        *elem = 8;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool mask_bytes(const struct x86_insn *insn)
+{
+    return insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+           insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+           insn->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
+/* Exception classes without "NF" suppress the faults of masked lanes. */
+static bool suppresses(const struct x86_insn *insn)
+{
+    switch (insn->exc_class) {
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+    case ZYDIS_EXCEPTION_CLASS_E2NF:
+    case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E4NF:
+    case ZYDIS_EXCEPTION_CLASS_E5NF:
+    case ZYDIS_EXCEPTION_CLASS_E6NF:
+    case ZYDIS_EXCEPTION_CLASS_E9NF:
+    case ZYDIS_EXCEPTION_CLASS_E10NF:
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+        return false;
+    default:
+        return true;
+    }
+}
+
+bool masked_operand(const struct x86_insn *insn)
+{
+    unsigned elem;
+    if (!insn->mem.present || insn->mem.agen)
+        return false;
+    if (mask_vector(insn, &elem) || mask_bytes(insn))
+        return true;
+    return insn->encoding == X86_ENC_EVEX && insn->mask && suppresses(insn);
+}
+
+static unsigned vector_bits(const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->nops; i++)
+        if (insn->op[i].kind == X86_OP_VEC)
+            return insn->op[i].size;
+    return 128;
+}
+
+/* Which elements of the memory operand are accessed: bit i for element i of n. */
+static u64 active(struct interp *in, const struct x86_insn *insn, unsigned elem, unsigned n)
+{
+    struct x86_vcpu_state *s = in->s;
+    u64 all = n >= 64 ? ~(u64)0 : BIT64(n) - 1, act = 0;
+    unsigned e;
+    if (mask_vector(insn, &e)) {
+        u8 v[64];
+        xv_get(s, insn->op[1].reg, v);
+        for (unsigned i = 0; i < n; i++)
+            if (v[i * e + e - 1] & 0x80)
+                act |= BIT64(i);
+        return act;
+    }
+    u64 k = xv_get_mask(s, insn->mask);
+    if (insn->category == ZYDIS_CATEGORY_COMPRESS || insn->category == ZYDIS_CATEGORY_EXPAND ||
+        insn->category == ZYDIS_CATEGORY_VBMI2) {
+        /* The first as many elements as there are lanes in the mask. */
+        unsigned count = (unsigned)__builtin_popcountll(k & all);
+        return count >= 64 ? ~(u64)0 : BIT64(count) - 1;
+    }
+    unsigned lanes = n;
+    if (insn->bcast || insn->category == ZYDIS_CATEGORY_BROADCAST)
+        lanes = vector_bits(insn) / (8 * elem);
+    for (unsigned i = 0; i < lanes && i < 64; i++)
+        if ((k >> i) & 1)
+            act |= BIT64(i % n);
+    return act;
+}
+
+static bool compresses(const struct x86_insn *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_VPCOMPRESSB:
+    case ZYDIS_MNEMONIC_VPCOMPRESSW:
+    case ZYDIS_MNEMONIC_VPEXPANDB:
+    case ZYDIS_MNEMONIC_VPEXPANDW:
+        return true;
+    default:
+        return insn->category != ZYDIS_CATEGORY_VBMI2;
+    }
+}
+
+static enum interp_result unsupported(struct interp *in, const struct x86_insn *insn)
+{
+    static const char text[] = "no native page for: ";
+    memcpy(in->why, text, sizeof text);
+    x86_format(insn, in->s->rip, in->why + sizeof text - 1, sizeof in->why - sizeof text);
+    return INTERP_UNSUPPORTED;
+}
+
+/*
+ * MASKMOVQ and its kin store the bytes of operand 0 whose mask byte in operand 1 is negative. Run
+ * over a buffer of zeros and one of ones, the bytes that come out equal are those stored.
+ */
+static enum interp_result bytes_exec(struct interp *in, const struct x86_insn *insn)
+{
+    unsigned size = insn->op[0].size / 8u;
+    u64 ea = im_ea(in, insn);
+    u64 wrap = size_mask(insn->addrsize);
+    u8 first[64];
+    u8 *buf = in->bounce;
+    u8 x87[XS_XMM];
+    memcpy(x87, in->s->xsave, sizeof x87);
+    memset(buf, 0, 64);
+    if (!native_exec(in, insn, buf))
+        return unsupported(in, insn);
+    memcpy(first, buf, 64);
+    memset(buf, 0xff, 64);
+    native_exec(in, insn, buf);
+    u8 after[XS_XMM]; /* MMX instructions change the x87 tags, but not when they fault */
+    memcpy(after, in->s->xsave, sizeof after);
+    memcpy(in->s->xsave, x87, sizeof x87);
+    for (unsigned i = 0; i < size; i++)
+        if (buf[i] == first[i])
+            im_lin_probe_write(in, im_linear(in, insn->mem.seg, (ea + i) & wrap, 1, true), 1,
+                               im_access(in));
+    memcpy(in->s->xsave, after, sizeof after);
+    for (unsigned i = 0; i < size; i++)
+        if (buf[i] == first[i])
+            im_lin_write(in, im_linear(in, insn->mem.seg, (ea + i) & wrap, 1, true), 1, buf[i],
+                         im_access(in));
+    return INTERP_OK;
+}
+
+enum interp_result masked_exec(struct interp *in, const struct x86_insn *insn)
+{
+    unsigned elem = insn->mem.elem / 8u, size = insn->mem.size / 8u;
+    if (mask_bytes(insn))
+        return bytes_exec(in, insn);
+    mask_vector(insn, &elem);
+    if (!compresses(insn) || !elem || elem > 8 || size % elem)
+        return vector_plain(in, insn);
+    unsigned n = size / elem;
+    u64 ea = im_ea(in, insn), act = active(in, insn, elem, n), lin0;
+    bool write = false;
+    for (unsigned i = 0; i < insn->nops; i++)
+        if (insn->op[i].kind == X86_OP_MEM)
+            write = insn->op[i].write;
+    im_linear_ok(in, insn->mem.seg, ea, 1, write, &lin0);
+    u8 *buf = in->bounce + (lin0 & 63);
+    memset(buf, 0, size);
+    for (unsigned i = 0; i < n; i++) {
+        if (!((act >> i) & 1))
+            continue;
+        u64 lin = im_linear(in, insn->mem.seg, ea + i * elem, elem, write);
+        if (write) {
+            im_lin_probe_write(in, lin, elem, im_access(in));
+        } else {
+            u64 v = im_lin_read(in, lin, elem, im_access(in));
+            memcpy(buf + i * elem, &v, elem);
+        }
+    }
+    if (!native_exec(in, insn, buf))
+        return unsupported(in, insn);
+    for (unsigned i = 0; write && i < n; i++) {
+        u64 v = 0;
+        if (!((act >> i) & 1))
+            continue;
+        memcpy(&v, buf + i * elem, elem);
+        im_lin_write(in, im_linear(in, insn->mem.seg, ea + i * elem, elem, true), elem, v,
+                     im_access(in));
+    }
+    return INTERP_OK;
+}
