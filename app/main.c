@@ -1,1 +1,126 @@
-int main(void); int main(void) { return 0; }
+/* SPDX-License-Identifier: Apache-2.0 */
+/* trivisor: the front end. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands.h"
+#include "config/config.h"
+
+static int cmd_version(int argc, char **argv);
+static int cmd_help(int argc, char **argv);
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *arguments;
+    const char *what;
+} commands[] = {
+    {"run", cmd_run, " [options]", "boot a kernel in a virtual machine"},
+    {"doctor", cmd_doctor, "", "say what works on this host, and what is missing"},
+    {"version", cmd_version, "", "print the version"},
+    {"help", cmd_help, " [command]", "print help"},
+};
+
+int failure(const char *fmt, ...)
+{
+    va_list ap;
+
+    fprintf(stderr, "trivisor: ");
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return EXIT_STATUS_FAILURE;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        if (!strcmp(commands[i].name, name))
+            return &commands[i];
+    return NULL;
+}
+
+static void print_commands(FILE *out)
+{
+    fprintf(out, "Usage: trivisor COMMAND [options]\n\n"
+                 "Runs virtual machines without privileges.\n\nCommands:\n");
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        fprintf(out, "  %-10s%s\n", commands[i].name, commands[i].what);
+    fprintf(out, "\nThe first boot: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
+                 "More: trivisor help COMMAND, trivisor doctor, man trivisor\n");
+}
+
+void print_run_help(FILE *out)
+{
+    fprintf(out, "Usage: trivisor run -k KERNEL [options]\n\n"
+                 "Boots a kernel in a virtual machine, its serial port on the terminal.\n\n"
+                 "Options:\n");
+    config_print_help(out);
+    fprintf(out, "\nKeys on the terminal:\n"
+                 "  C-a x     quit\n"
+                 "  C-a h     list the keys\n"
+                 "  C-a C-a   send C-a to the guest\n"
+                 "\nExit status:\n"
+                 "  0         the guest powered off or reset itself, or C-a x\n"
+                 "  (v<<1)|1  the guest wrote v to the isa-debug-exit port 0xf4\n"
+                 "  122       the guest crashed: triple fault\n"
+                 "  124       the guest reported a panic through pvpanic\n"
+                 "  125       bad options or files, or the engine cannot go on\n"
+                 "  128+n     ended by signal n\n");
+}
+
+static int cmd_help(int argc, char **argv)
+{
+    const struct command *c;
+
+    if (!argc) {
+        print_commands(stdout);
+        return 0;
+    }
+    if (argc == 1 && !strcmp(argv[0], "--mdoc")) {
+        config_print_mdoc(stdout);
+        return 0;
+    }
+    if (argc > 1)
+        return failure("help takes one command");
+    c = find_command(argv[0]);
+    if (!c)
+        return failure("there is no command '%s'; see trivisor help", argv[0]);
+    if (c->run == cmd_run)
+        print_run_help(stdout);
+    else
+        printf("Usage: trivisor %s%s\n\n%s\n", c->name, c->arguments, c->what);
+    return 0;
+}
+
+static int cmd_version(int argc, char **argv)
+{
+    (void)argv;
+    if (argc)
+        return failure("version takes no argument");
+    printf("trivisor %s\n", program_version);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *c;
+    const char *name = argc > 1 ? argv[1] : NULL;
+
+    if (!name) {
+        print_commands(stderr);
+        return EXIT_STATUS_FAILURE;
+    }
+    if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+        name = "help";
+    if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+        name = "version";
+    c = find_command(name);
+    if (!c)
+        return failure("there is no command '%s'; see trivisor help", name);
+    if (argc > 2 && c->run != cmd_help && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h")))
+        return cmd_help(1, &argv[1]);
+    return c->run(argc - 2, argv + 2);
+}

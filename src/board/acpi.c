@@ -162,7 +162,7 @@ static u64 build_madt(struct area *a, unsigned ncpus)
     }
     p[0] = 1; /* I/O APIC (5.2.12.3), GSIs from 0 on */
     p[1] = 12;
-    p[2] = 0;
+    p[2] = LAYOUT_IOAPIC_ID;
     put_le32(p + 4, LAYOUT_IOAPIC);
     p += 12;
     put_iso(p, 0, 2, MPS_BUS_DEFAULT);

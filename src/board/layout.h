@@ -24,6 +24,7 @@
 #define LAYOUT_PCI_MMIO2 0xf0000000ull
 #define LAYOUT_PCI_MMIO2_SIZE 0x0ec00000ull
 #define LAYOUT_IOAPIC 0xfec00000ull
+#define LAYOUT_IOAPIC_ID 8 /* behind the vCPUs' APIC ids */
 #define LAYOUT_LAPIC 0xfee00000ull
 
 /* Ports of the ACPI power-management block. */

@@ -99,7 +99,7 @@ static void run_once(struct vcpu *v)
     case ENGINE_EXIT_KICKED:
         break;
     case ENGINE_EXIT_SHUTDOWN:
-        vm_stop(v->vm, VM_RESET, 0, exit.text[0] ? exit.text : "triple fault");
+        vm_stop(v->vm, VM_RESET, VM_EXIT_TRIPLE_FAULT, exit.text[0] ? exit.text : "triple fault");
         break;
     case ENGINE_EXIT_UNSUPPORTED:
         fail(v, exit.text[0] ? exit.text : "the engine cannot go on");

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* trivisor doctor: what works on this host, what does not, and what to do about it. */
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "board/engines.h"
+#include "commands.h"
+#include "core/host.h"
+#include "host/init.h"
+
+#define MIB_SHIFT 20
+
+static void host_cpu_name(char *out, size_t size)
+{
+    u32 r[12], max, b, c, d;
+    const char *s = (const char *)r;
+
+    __cpuid(0x80000000, max, b, c, d);
+    memset(r, 0, sizeof(r));
+    if (max >= 0x80000004)
+        for (u32 i = 0; i < 3; i++)
+            __cpuid(0x80000002 + i, r[i * 4], r[i * 4 + 1], r[i * 4 + 2], r[i * 4 + 3]);
+    while (*s == ' ')
+        s++;
+    snprintf(out, size, "%.48s", *s ? s : "unknown");
+    for (size_t n = strlen(out); n && out[n - 1] == ' ';)
+        out[--n] = 0;
+}
+
+static void print_cpu(void)
+{
+    char name[64];
+    u32 a, b, c, d, ext;
+
+    host_cpu_name(name, sizeof(name));
+    printf("cpu      %s, %ld online\n", name, sysconf(_SC_NPROCESSORS_ONLN));
+    __cpuid(1, a, ext, c, d);
+    if (!__get_cpuid_count(7, 0, &a, &b, &ext, &d))
+        b = 0;
+    printf("         xsave %s, bmi2 %s, fsgsbase %s, avx2 %s, avx-512 %s\n",
+           c & (1u << 27) ? "yes" : "no", b & (1u << 8) ? "yes" : "no", b & 1 ? "yes" : "no",
+           b & (1u << 5) ? "yes" : "no", b & (1u << 16) ? "yes" : "no");
+    printf("         tsc %llu MHz%s\n", (unsigned long long)host_tsc_khz() / 1000,
+           c & (1u << 31) ? ", in a virtual machine" : "");
+}
+
+/* The limit a container's memory control group sets, or 0. */
+static u64 cgroup_limit(void)
+{
+    unsigned long long v = 0;
+    FILE *f = fopen("/sys/fs/cgroup/memory.max", "re");
+
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu", &v) != 1)
+        v = 0;
+    fclose(f);
+    return v;
+}
+
+static void print_memory(void)
+{
+    u64 total = host_total_memory(), limit = cgroup_limit();
+
+    printf("memory   %llu MiB", (unsigned long long)(total >> MIB_SHIFT));
+    if (limit && limit < total)
+        printf(", of which this control group may use %llu MiB",
+               (unsigned long long)(limit >> MIB_SHIFT));
+    printf("\n");
+}
+
+/* What can be said about /dev/kvm, and what to do. */
+static void print_kvm_device(void)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    if (fd >= 0) {
+        printf("             /dev/kvm is there and may be used\n");
+        close(fd);
+    } else if (errno == ENOENT) {
+        printf(
+            "             /dev/kvm does not exist: no hardware virtualization, the kvm module is "
+            "not loaded,\n             or this is a container or virtual machine without it\n");
+    } else if (errno == EACCES || errno == EPERM) {
+        printf(
+            "             /dev/kvm may not be used: join the group that owns it (usermod -aG kvm "
+            "USER)\n");
+    } else {
+        printf("             /dev/kvm cannot be opened: %s\n", strerror(errno));
+    }
+}
+
+static void print_engine(const struct engine_row *e)
+{
+    struct engine_probe p = {0};
+
+    if (!e->ops) {
+        printf("engine   %-4s not built in this version: %s\n", e->name, e->what);
+    } else {
+        e->ops->probe(&p);
+        if (p.works)
+            printf("engine   %-4s works, speed class %u: %s\n", e->name, p.speed, e->what);
+        else
+            printf("engine   %-4s does not work: %s\n", e->name, p.why);
+    }
+    if (!strcmp(e->name, "kvm"))
+        print_kvm_device();
+}
+
+int cmd_doctor(int argc, char **argv)
+{
+    const struct engine_ops *best;
+    char why[512];
+
+    (void)argv;
+    if (argc)
+        return failure("doctor takes no argument");
+    host_init(LOG_WARN);
+    print_cpu();
+    print_memory();
+    for (const struct engine_row *e = engines; e->name; e++)
+        print_engine(e);
+    if (engine_choose("auto", &best, why, sizeof(why))) {
+        printf("verdict  %s\n", why);
+        return EXIT_STATUS_FAILURE;
+    }
+    printf("verdict  --engine auto takes %s\n", best->name);
+    return 0;
+}

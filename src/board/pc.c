@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Building the PC, running it, and what is said when it has stopped. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/char/char.h"
+#include "base/log.h"
+#include "board/acpi.h"
+#include "board/dump.h"
+#include "board/engines.h"
+#include "board/layout.h"
+#include "board/load.h"
+#include "board/pc.h"
+#include "board/pc_priv.h"
+#include "core/host.h"
+#include "x86/cpuid.h"
+
+#define MIB (1ull << 20)
+
+static int fail(struct pc *pc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static int fail(struct pc *pc, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(pc->err, pc->err_size, fmt, ap);
+    va_end(ap);
+    return -EINVAL;
+}
+
+static void host_cpuid(u32 leaf, u32 subleaf, u32 r[4])
+{
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(subleaf));
+}
+
+/* XCR0, or 0 when the host has no XSAVE in use. */
+static u64 host_xcr0(void)
+{
+    u32 r[4], lo, hi;
+
+    host_cpuid(1, 0, r);
+    if (!(r[2] & BIT32(27)))
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (u64)hi << 32 | lo;
+}
+
+static int create_engine(struct pc *pc)
+{
+    const struct config *cfg = pc->cfg;
+    struct engine_options opt = {.trace = cfg->trace};
+    struct x86_cpu_options cpu = {.ncpus = (unsigned)cfg->cpus, .hide_kvm = cfg->hide_kvm};
+    const struct engine_ops *ops;
+    char why[512];
+    int r = engine_choose(cfg->engine, &ops, why, sizeof(why));
+
+    if (r)
+        return fail(pc, "%s", why);
+    if (!strcmp(cfg->engine, "auto"))
+        log_info("%s", why);
+    vm_init(&pc->vm, ops);
+    pc->vm.strict_io = cfg->strict_io;
+    pc->vm.strict_msr = cfg->strict_msr;
+    cpu.tsc_khz = host_tsc_khz();
+    x86_cpu_model_build(&pc->vm.cpu_model, host_cpuid, host_xcr0(), &cpu);
+    if (strcmp(cfg->bt_mode, "auto"))
+        opt.bt_mode = cfg->bt_mode;
+    r = ops->vm_create(&pc->vm, &opt);
+    if (r)
+        return fail(pc, "engine %s: cannot create a virtual machine: %s", ops->name, strerror(-r));
+    return 0;
+}
+
+static int add_ram(struct pc *pc, u64 base, u64 size, u64 offset)
+{
+    int r = guest_mem_add(&pc->vm.mem, gpa(base), size, (u8 *)pc->ram.ptr + offset, false);
+
+    return r ? fail(pc, "memory at %#llx: %s", (unsigned long long)base, strerror(-r)) : 0;
+}
+
+static int create_memory(struct pc *pc)
+{
+    u64 size = pc->cfg->memory, host = host_total_memory();
+    u64 low = e820_low_ram(size), high = e820_high_ram(size);
+    unsigned bits = pc->vm.cpu_model.phys_bits;
+    int r;
+
+    if (host && size > host)
+        return fail(pc, "-m: %llu MiB is more than the %llu MiB this host has",
+                    (unsigned long long)(size / MIB), (unsigned long long)(host / MIB));
+    if (size % PAGE_SIZE)
+        return fail(pc, "-m: %llu bytes is no multiple of 4 KiB", (unsigned long long)size);
+    if (high && LAYOUT_HIGH_RAM + high > 1ull << bits)
+        return fail(pc, "-m: %llu MiB does not fit the CPU's %u address bits",
+                    (unsigned long long)(size / MIB), bits);
+    r = host_ram_alloc(&pc->ram, size);
+    if (r)
+        return fail(pc, "cannot get %llu MiB of memory for the guest: %s",
+                    (unsigned long long)(size / MIB), strerror(-r));
+    r = add_ram(pc, 0, LAYOUT_VGA, 0);
+    if (!r)
+        r = add_ram(pc, LAYOUT_BIOS, low - LAYOUT_BIOS, LAYOUT_BIOS);
+    if (!r && high)
+        r = add_ram(pc, LAYOUT_HIGH_RAM, high, low);
+    if (r)
+        return r;
+    r = pc->vm.engine->memory_changed ? pc->vm.engine->memory_changed(&pc->vm) : 0;
+    return r ? fail(pc, "engine %s: memory: %s", pc->vm.engine->name, strerror(-r)) : 0;
+}
+
+/* The kernel and what it is told, in memory and in *s. */
+static int load(struct pc *pc, struct x86_vcpu_state *s)
+{
+    const struct config *cfg = pc->cfg;
+    struct e820_map map;
+    struct boot b = {.mem = &pc->vm.mem,
+                     .ram = cfg->memory,
+                     .map = &map,
+                     .cmdline = cfg->append,
+                     .initrd = cfg->initrd,
+                     .kernel_name = cfg->kernel,
+                     .s = s,
+                     .err = pc->err,
+                     .err_size = pc->err_size};
+
+    e820_build(&map, cfg->memory);
+    b.rsdp = acpi_build((u8 *)pc->ram.ptr + LAYOUT_BIOS, LAYOUT_BIOS_SIZE, LAYOUT_BIOS,
+                        (unsigned)cfg->cpus);
+    if (!b.rsdp)
+        return fail(pc, "no room for the ACPI tables");
+    return load_kernel(&b, cfg->kernel);
+}
+
+/* All vCPUs are created in the state of RESET at one instant, so that their TSCs agree; the first
+ * then gets the loader's. */
+static int create_vcpus(struct pc *pc, struct x86_vcpu_state *s)
+{
+    struct vm *vm = &pc->vm;
+    struct x86_vcpu_state ap = *s;
+    int r = 0;
+
+    ap.activity = X86_WAIT_SIPI;
+    for (unsigned i = 0; i < pc->cfg->cpus && !r; i++) {
+        r = vm_add_vcpu(vm, &pc->vcpu[i]);
+        if (!r && i)
+            r = vm->engine->set_state(&pc->vcpu[i], &ap);
+    }
+    return r ? fail(pc, "engine %s: cannot create a virtual CPU: %s", vm->engine->name,
+                    strerror(-r))
+             : 0;
+}
+
+static int build(struct pc *pc)
+{
+    struct x86_vcpu_state *s = &pc->start;
+    int r = create_engine(pc);
+
+    if (!r)
+        r = create_memory(pc);
+    if (r)
+        return r;
+    x86_state_reset(s, pc->vm.cpu_model.signature, pc->vm.read_tsc());
+    r = create_vcpus(pc, s);
+    if (!r)
+        r = load(pc, s);
+    /* The terminal is taken here, when nothing of the user's can be wrong any more. */
+    if (!r)
+        r = pc_create_devices(pc);
+    if (r)
+        return r;
+    r = pc->vm.engine->set_state(&pc->vcpu[0], s);
+    return r ? fail(pc, "engine %s: the start state: %s", pc->vm.engine->name, strerror(-r)) : 0;
+}
+
+struct pc *pc_create(const struct config *cfg, char *err, size_t err_size)
+{
+    struct pc *pc = aligned_alloc(64, align_up(sizeof(*pc), 64));
+
+    if (!pc) {
+        snprintf(err, err_size, "out of memory");
+        return NULL;
+    }
+    memset(pc, 0, sizeof(*pc));
+    pc->cfg = cfg;
+    pc->err = err;
+    pc->err_size = err_size;
+    if (build(pc)) {
+        pc_destroy(pc);
+        return NULL;
+    }
+    pc->err = NULL;
+    return pc;
+}
+
+static void print_counter(void *opaque, const char *name, u64 value)
+{
+    fprintf(opaque, "%-20s %llu\n", name, (unsigned long long)value);
+}
+
+/* Registers and counters as text, while there still is a machine to ask. NULL: none. */
+static char *final_report(struct pc *pc, bool crashed)
+{
+    struct vm *vm = &pc->vm;
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (!out)
+        return NULL;
+    if (crashed || pc->cfg->dump_state)
+        for (unsigned i = 0; i < vm->nvcpus; i++)
+            if (!vm->engine->get_state(vm->vcpu[i], &pc->start))
+                dump_state(out, i, &pc->start, &vm->mem);
+    if (pc->cfg->stats && vm->engine->stats)
+        vm->engine->stats(vm, print_counter, out);
+    fclose(out);
+    return text;
+}
+
+/* Ends the machine and gives the terminal back. Devices first: they may hold back output. */
+static void tear_down(struct pc *pc)
+{
+    if (pc->vm.engine)
+        vm_destroy(&pc->vm);
+    pc->vm.engine = NULL;
+    if (pc->console)
+        pc->console->close(pc->console);
+    pc->console = NULL;
+}
+
+/* Says why the machine stopped where that is not obvious. Returns the exit status. */
+static int report_stop(const struct vm *vm)
+{
+    switch ((enum vm_stop_reason)vm->stop_reason) {
+    case VM_POWEROFF:
+        return PC_EXIT_OK;
+    case VM_RESET:
+        if (vm->exit_code == PC_EXIT_TRIPLE_FAULT)
+            log_error("the guest crashed: %s", vm->stop_text);
+        else
+            log_info("the guest reset the machine%s%s", vm->stop_text[0] ? ": " : "",
+                     vm->stop_text);
+        return vm->exit_code;
+    case VM_TEST_EXIT:
+    case VM_QUIT:
+        if (vm->stop_text[0])
+            log_info("%s", vm->stop_text);
+        return vm->exit_code;
+    case VM_CRASH:
+        log_error("%s", vm->stop_text[0] ? vm->stop_text : "the guest cannot go on");
+        return vm->exit_code ? vm->exit_code : PC_EXIT_FAILURE;
+    case VM_RUNNING:
+        break;
+    }
+    return PC_EXIT_FAILURE;
+}
+
+int pc_run(struct pc *pc)
+{
+    int status, r = vm_run(&pc->vm);
+    enum vm_stop_reason why = (enum vm_stop_reason)pc->vm.stop_reason;
+    char *text = final_report(pc, why == VM_CRASH || (why == VM_RESET && pc->vm.exit_code));
+
+    tear_down(pc);
+    if (r)
+        log_error("the event loop failed: %s", strerror(-r));
+    status = report_stop(&pc->vm);
+    if (text)
+        fputs(text, stderr);
+    free(text);
+    return r ? PC_EXIT_FAILURE : status;
+}
+
+void pc_quit(struct pc *pc, int status, const char *why)
+{
+    vm_stop(&pc->vm, VM_QUIT, status, why);
+}
+
+void pc_continued(struct pc *pc)
+{
+    (void)pc;
+    char_stdio_continued();
+}
+
+void pc_destroy(struct pc *pc)
+{
+    tear_down(pc);
+    host_ram_free(&pc->ram);
+    free(pc);
+}

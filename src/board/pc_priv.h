@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between pc.c (the machine) and pc_devices.c (what is in it). */
+#ifndef TRIVISOR_BOARD_PC_PRIV_H
+#define TRIVISOR_BOARD_PC_PRIV_H
+
+#include "config/config.h"
+#include "core/backend.h"
+#include "core/vm.h"
+
+#define PC_PCI_LINES 4
+
+/* A PCI interrupt line: an I/O APIC pin, and an 8259 input for guests that use those. */
+struct pc_intx {
+    struct irq_line gsi, isa;
+};
+
+struct pc {
+    struct vm vm;
+    struct vcpu vcpu[VM_VCPUS_MAX];
+    struct host_ram ram;
+    const struct config *cfg;
+    struct chardev *console;
+    struct pc_intx intx[PC_PCI_LINES];
+    struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
+    char *err;                   /* while it is built */
+    size_t err_size;
+};
+
+/* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
+int pc_create_devices(struct pc *pc);
+
+#endif
