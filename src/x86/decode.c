@@ -354,16 +354,24 @@ static void fill_raw(struct x86_insn *insn, const ZydisDecodedInstruction *z)
     }
 }
 
-/* Far pointers in memory have at most a 32-bit offset on AMD's CPUs: REX.W does nothing (APM 3,
- * CALL far, JMP far). */
+/* Far pointers in memory have at most a 32-bit offset on AMD's CPUs: REX.W only undoes an
+ * operand-size prefix (APM 3, CALL far, JMP far, LFS). */
 static void amd_far_pointer(struct x86_insn *insn)
 {
     unsigned reg = insn->modrm >> 3 & 7;
-    if (insn->opcode != 0xff || insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
-        (reg != 3 && reg != 5) || !(insn->rex & 8))
+    bool branch = insn->opcode == 0xff && insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+                  (reg == 3 || reg == 5);
+    bool load = insn->opcode_map == ZYDIS_OPCODE_MAP_0F &&
+                (insn->opcode == 0xb2 || insn->opcode == 0xb4 || insn->opcode == 0xb5);
+    if (insn->encoding != X86_ENC_LEGACY || !(branch || load) || !(insn->rex & 8))
         return;
-    insn->opsize = insn->prefixes & X86_PFX_OPSIZE ? 2 : 4;
-    insn->mem.size = insn->op[0].size = (u16)(insn->opsize * 8 + 16);
+    insn->opsize = 4;
+    insn->mem.size = 48;
+    for (unsigned i = 0; i < insn->nops; i++)
+        if (insn->op[i].kind == X86_OP_MEM)
+            insn->op[i].size = 48;
+        else if (insn->op[i].kind == X86_OP_GPR)
+            insn->op[i].size = 32;
 }
 
 /*
@@ -425,6 +433,7 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
         insn->flags_read = z.cpu_flags->tested;
         insn->flags_written = z.cpu_flags->modified | z.cpu_flags->set_0 | z.cpu_flags->set_1 |
                               z.cpu_flags->undefined;
+        insn->flags_undefined = z.cpu_flags->undefined;
     }
     insn->mem.base = insn->mem.index = X86_NOREG;
     insn->mem.scale = 1;

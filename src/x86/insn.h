@@ -68,15 +68,16 @@ struct x86_insn {
     u8 encoding;   /* enum x86_encoding */
     u8 opcode_map; /* Zydis numbering: 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
     u8 opcode;
-    u8 opsize;         /* effective operand size in bytes: 1? never; 2, 4, 8 */
-    u8 addrsize;       /* effective address size in bytes: 2, 4, 8 */
-    u8 prefixes;       /* X86_PFX_* */
-    u8 nops;           /* operands in op[], explicit first, then implicit; hidden ones left out */
-    u8 category;       /* ZYDIS_CATEGORY_* */
-    u8 isa_ext;        /* ZYDIS_ISA_EXT_* */
-    u16 isa_set;       /* ZYDIS_ISA_SET_* */
-    u32 flags_read;    /* RFLAGS bits tested */
-    u32 flags_written; /* RFLAGS bits set, cleared, changed or left undefined */
+    u8 opsize;           /* effective operand size in bytes: 1? never; 2, 4, 8 */
+    u8 addrsize;         /* effective address size in bytes: 2, 4, 8 */
+    u8 prefixes;         /* X86_PFX_* */
+    u8 nops;             /* operands in op[], explicit first, then implicit; hidden ones left out */
+    u8 category;         /* ZYDIS_CATEGORY_* */
+    u8 isa_ext;          /* ZYDIS_ISA_EXT_* */
+    u16 isa_set;         /* ZYDIS_ISA_SET_* */
+    u32 flags_read;      /* RFLAGS bits tested */
+    u32 flags_written;   /* RFLAGS bits set, cleared, changed or left undefined */
+    u32 flags_undefined; /* of those, the ones the manual leaves undefined: a CPU may keep them */
     bool has_modrm;
     u8 modrm;                                 /* raw byte */
     u8 modrm_off, sib_off, disp_off, imm_off; /* offsets in bytes[]; 0: absent */

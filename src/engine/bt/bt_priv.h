@@ -69,12 +69,18 @@ struct bt_env {
     u64 self;     /* struct bt_vcpu */
     u64 ibl_mask; /* bits of a target address that index the branch-target table */
     u64 exit_arg;
-    u64 exit_info;   /* with BT_EXIT_KICK: r11 of the access */
-    u64 tmp;         /* for one instruction's own use */
-    u32 exit_reason; /* enum bt_exit */
-    u32 pending;     /* atomic: leave translated code soon */
-    u16 lahf;        /* AL: OF, AH: SF ZF AF PF CF, saved on the way out */
-    u8 fpu_live;     /* guest x87/vector state is in the registers, not in s.xsave */
+    u64 exit_info;                    /* with BT_EXIT_KICK: r11 of the access */
+    u64 stub_r8;                      /* r8 across a call of bt_help_access */
+    u64 park;                         /* rax while flags are parked inside a stack group */
+    u64 tmp;                          /* for one instruction's own use */
+    u32 exit_reason;                  /* enum bt_exit */
+    u32 pending;                      /* atomic: leave translated code soon */
+    u16 lahf;                         /* AL: OF, AH: SF ZF AF PF CF, saved on the way out */
+    u64 win[BT_NCLASS];               /* the windows of the current address space */
+    u8 cls;                           /* current enum bt_class */
+    u8 irq_maybe;                     /* the local APIC may have something */
+    u32 arith_mask, keep_if, keep_ac; /* constants for PEXT and PDEP */
+    u8 fpu_live; /* guest x87/vector state is in the registers, not in s.xsave */
 };
 
 /* Offsets inside a window, from rsp. */
@@ -85,8 +91,15 @@ struct bt_env {
 #define BT_OFF_PRIV (BT_OFF_IBL + BT_IBL_SIZE * 8)
 #define BT_PRE 4096 /* below rsp: room for return addresses of calls into stubs */
 
-/* The C-only part of a window. */
+/* Matches no canonical address; one that is not canonical then faults on the host, addend being 0.
+ */
+#define BT_NO_CELL BIT64(62)
+
+/* The part of a window that, but for the stack cell, only C uses. */
 struct bt_window_priv {
+    /* The stack cell: page address (BT_NO_CELL: none) and what makes a host address of one in it.
+     */
+    u64 stack_tag, stack_addend;
     struct bt_itlb_entry itlb[BT_ITLB_SIZE];
     u64 global_r[BT_TLB_SIZE / 64]; /* entries of the TLBs that are global pages */
     u64 global_w[BT_TLB_SIZE / 64];
@@ -107,16 +120,20 @@ _Static_assert(sizeof(struct bt_env) <= BT_ENV_SIZE, "env fits its pages");
 #define BT_MODE_64 1u      /* 64-bit code; clear: flat 32-bit code */
 #define BT_MODE_FPU 2u     /* x87 and SSE may execute (CR0.EM, TS, CR4.OSFXSR) */
 #define BT_MODE_AVX 4u     /* all vector state enabled in XCR0 */
+#define BT_MODE_CPL0 16u   /* CPL 0 */
+#define BT_MODE_RDTSC 32u  /* RDTSC may execute (CR4.TSD, CPL) */
+#define BT_MODE_SMAP 64u   /* CR4.SMAP: AC chooses the window */
 #define BT_MODE_NOGROUP 8u /* without grouped stack checks */
 
 /* One guest instruction in a block: how to get from a host address back to a guest boundary. */
 struct bt_map {
     u16 start;   /* offset of its first host byte from block->entry */
     u16 commit;  /* offset of the host instruction that commits; at or before it: roll back */
-    u16 park[2]; /* flags are parked in rax, rax in r8, from here for BT_PARK_LEN bytes; 0: not */
+    u16 park[3]; /* flags are parked in rax, rax in r8, from here for BT_PARK_LEN bytes; 0: not */
     u16 goff;    /* offset of the guest instruction from block->va */
-    u8 len;
-    u8 kind; /* enum bt_map_kind */
+    u8 park_mem; /* parked rax is in env->park, not in r8 */
+    u8 shadow;   /* in the interrupt shadow of the STI before it */
+    u8 kind;     /* enum bt_map_kind */
 };
 
 /* From the byte after `mov r8, rax` to `mov rax, r8` (gen_probe). */
@@ -235,6 +252,7 @@ struct bt_vm {
     u8 *exit_link, *exit_ibl, *exit_step, *exit_kick, *exit_saved;
     u8 *slow_access, *slow_ret, *slow_end;
     u8 *call_interp, *interp_ret, *interp_end;
+    u8 *call_stack, *stack_ret, *stack_end;
     u8 *call_string, *string_ret, *string_end;
 };
 
@@ -251,11 +269,10 @@ struct bt_vcpu {
     u32 running;  /* atomic: in run */
     u32 in_guest; /* atomic: may touch guest memory or blocks; see smp.c */
     struct host_event excl_event;
+    bool nogroup;        /* the next block looked up is one without stack groups */
     unsigned excl_depth; /* this vCPU has stopped the others */
     u8 result;           /* enum interp_result of the last call of the interpreter */
-    bool irq_maybe;      /* the local APIC may have something */
     u8 slot;             /* current address-space slot */
-    u8 cls;              /* current enum bt_class */
     u32 mode;            /* BT_MODE_* */
     struct {
         u16 pcid;
@@ -290,12 +307,18 @@ static inline struct bt_window_priv *bt_priv(struct bt_env *w)
 
 static inline struct bt_env *bt_cur(struct bt_vcpu *c)
 {
-    return bt_window_env(c, c->cls, c->slot);
+    return bt_window_env(c, c->env->cls, c->slot);
 }
 
 static inline u64 bt_tlb_invalid(unsigned i)
 {
     return (u64)(~i & (BT_TLB_SIZE - 1)) << PAGE_SHIFT;
+}
+
+/* Mode of the block to look up next. */
+static inline u32 bt_block_mode(const struct bt_vcpu *c)
+{
+    return c->nogroup ? c->mode | BT_MODE_NOGROUP : c->mode;
 }
 
 /* --- stubs.c --- */
@@ -331,6 +354,9 @@ void bt_tlb_init(struct bt_vcpu *c);
  * registers only.
  */
 void *bt_tlb_fill(struct bt_vcpu *c, u64 lin, unsigned size, bool write);
+/* Is the page writable and dirty already, so that a write entry would not change its table entry?
+ */
+bool bt_tlb_dirty(struct bt_vcpu *c, u64 lin);
 /* Guest-physical page and host page of code at lin; false: fault (the interpreter raises it). */
 bool bt_fetch(struct bt_vcpu *c, u64 lin, u64 *gpa, u8 **host);
 /* Translation for interp_ops.translate. */
@@ -365,6 +391,7 @@ static inline void bt_flags_out(struct bt_env *env)
     u64 f = env->s.rflags;
 
     env->lahf = (u16)((f & (RFLAGS_ARITH & 0xff)) << 8 | 0x200 | (f >> 11 & 1));
+    env->s.rflags = f & ~RFLAGS_ARITH;
 }
 
 /* --- run.c --- */
@@ -380,12 +407,13 @@ struct bt_block *bt_find_block(struct bt_vcpu *c);
 /* --- helpers.c: called from stubs, general registers only --- */
 u64 bt_help_access(struct bt_vcpu *c, u64 lin, u32 arg, u64 ret);
 u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site, u64 ret);
+u64 bt_help_stack(struct bt_vcpu *c, u64 lin, u64 arg, u64 ret);
 u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site, u64 ret);
 
 /* --- signal.c --- */
 bool bt_signal(void *opaque, struct host_signal *sig);
 /* Guest address of instruction `index` of the block that holds host address `ret`. */
-u64 bt_guest_rip(struct bt_vm *bt, u64 ret, unsigned index);
+u64 bt_guest_rip(struct bt_vcpu *c, u64 ret, unsigned index);
 
 /* --- smp.c --- */
 void bt_enter_guest(struct bt_vcpu *c); /* may wait for a stop-the-world to end */

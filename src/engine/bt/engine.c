@@ -108,7 +108,7 @@ static void op_set_cr8(void *opaque, u64 val)
     if (c->v->irq)
         c->v->irq->set_tpr(c->v->irq_opaque, val);
     bt_enter_guest(c);
-    c->irq_maybe = true;
+    c->env->irq_maybe = true;
 }
 
 static bool op_hypercall(void *opaque)
@@ -305,6 +305,9 @@ static int bt_vcpu_create(struct vcpu *v)
     c->env = bt_window_env(c, 0, 0);
     c->env->self = (u64)(uintptr_t)c;
     c->env->ibl_mask = (u64)(BT_IBL_SIZE - 1) << BT_IBL_SHIFT;
+    c->env->arith_mask = (u32)RFLAGS_ARITH;
+    c->env->keep_if = 0xfd;
+    c->env->keep_ac = 0xfb;
     bt_tlb_init(c);
     interp_init(&c->interp, &c->env->s, &v->vm->cpu_model, &bt_interp_ops, c, c->interp_cache,
                 c->native.rw, c->native.rx);
@@ -332,12 +335,11 @@ static int bt_set_state(struct vcpu *v, const struct x86_vcpu_state *s)
 
     memcpy(&c->env->s, s, sizeof(*s));
     c->env->fpu_live = 0;
-    bt_flags_out(c->env);
     bt_flush(c, INTERP_FLUSH_ALL, 0);
     for (unsigned i = 0; i < BT_SLOTS; i++)
         c->slot_tag[i].valid = false;
     bt_cr3_written(c, 0, false);
-    c->irq_maybe = true;
+    c->env->irq_maybe = true;
     bt_update_mode(c);
     return 0;
 }

@@ -26,15 +26,36 @@ enum {
     H_R15
 };
 
+enum kind { KIND_GENERIC, KIND_SKIP, KIND_LEA, KIND_FLOW, KIND_SYS, KIND_SITE, KIND_STRING };
+
+/* A guest instruction of the block to be. */
+struct item {
+    struct x86_insn insn;
+    u64 va;
+    u8 kind;         /* enum kind */
+    bool last;       /* nothing after it belongs to this block */
+    bool keep_flags; /* flags before it are needed by it or later */
+    /* Stack groups (group.c). */
+    bool in_group;            /* r8 holds the stack's addend: not to be used */
+    bool grouped;             /* its stack access needs no check of its own */
+    bool check;               /* the group's check comes before it */
+    bool check_write;         /* some access of the group writes */
+    s32 check_lo, check_size; /* range checked, from RSP there */
+};
+
 #define GEN_COLD_MAX (BT_BLOCK_INSNS * 2)
 
 /* A soft-TLB miss to be written out after the hot code. */
 struct gen_cold {
     u8 *ja;   /* displacement of the jump here */
+    s32 lo;   /* stack: start of the range, from RSP */
     u8 *back; /* where the hit path goes on */
     u32 arg;  /* for bt_help_access: size | write << 8 | index << 16 */
     bool write;
-    bool parked; /* flags are in rax, rax in r8 */
+    bool stack;                  /* the check of a stack group */
+    bool park_mem;               /* parked: rax is in env->park */
+    struct bt_interp_site *site; /* not NULL: a call of the interpreter instead */
+    bool parked;                 /* flags are in rax, rax in r8 */
 };
 
 struct gen {
@@ -44,12 +65,14 @@ struct gen {
     struct bt_block *b;
     u8 *entry; /* writable view of b->entry */
     const struct x86_insn *insn;
-    u64 va;             /* of insn */
-    u64 next;           /* of the instruction after */
-    unsigned index;     /* of insn in the block */
-    bool keep_flags;    /* the flags before insn are still needed */
-    bool ended;         /* insn has ended the block */
-    struct bt_map *map; /* of insn */
+    u64 va;                  /* of insn */
+    u64 next;                /* of the instruction after */
+    unsigned index;          /* of insn in the block */
+    bool keep_flags;         /* the flags before insn are still needed */
+    const struct item *item; /* insn's */
+    bool ended;              /* insn has ended the block */
+    bool shadow_next;        /* the next instruction is in an interrupt shadow */
+    struct bt_map *map;      /* of insn */
     struct gen_cold cold[GEN_COLD_MAX];
     unsigned ncold;
 };
@@ -84,7 +107,14 @@ static inline unsigned gen_host(unsigned reg)
 void gen_ea(struct gen *g, unsigned dst, bool with_segment);
 /* r10 = linear address -> r10 = host address; uses r11 and, with keep_flags, r8. */
 void gen_probe(struct gen *g, unsigned size, bool write);
+/* The check of the stack group that begins at g->item; r8 = addend. */
+void gen_stack_check(struct gen *g);
+/* op(W) reg, [r9 + r8 + disp] for a 64-bit move with a one-byte opcode. */
+void gen_stack_op(struct gen *g, unsigned opcode, unsigned reg, s32 disp);
 void gen_cold_paths(struct gen *g);
+
+/* --- group.c --- */
+void gen_find_groups(struct item *items, unsigned n);
 
 /* --- gen_op.c
  * -----------------------------------------------------------------------------------------------
@@ -102,9 +132,17 @@ bool gen_flow(struct gen *g);
 /* Ends the block with a jump to a guest address known now; n: which of the block's links. */
 void gen_goto(struct gen *g, unsigned n, u64 target);
 
+/* --- gen_sys.c --- */
+/* Is it a system instruction done in place in this mode? */
+bool gen_sys_inline(const struct x86_insn *in, u32 mode);
+/* last: of its block. false: not possible here, nothing emitted. */
+bool gen_sys(struct gen *g, bool last);
+
 /* --- translate.c
  * -------------------------------------------------------------------------------------------- */
 /* A call of the interpreter (or the string helper) for insn. false: out of memory. */
 bool gen_site(struct gen *g, const u8 *stub);
+/* The record of such a call; NULL: out of memory. */
+struct bt_interp_site *gen_new_site(struct gen *g);
 
 #endif

@@ -74,25 +74,50 @@ void gen_goto(struct gen *g, unsigned n, u64 target)
 /* keep_flags must hold for the write: r10 = host address of the new top of stack. */
 static void probe_push(struct gen *g)
 {
+    if (g->item->grouped)
+        return;
     emit_lea(&g->e, H_R10, H_R9, -8);
     gen_probe(g, 8, true);
 }
 
 static void probe_pop(struct gen *g)
 {
+    if (g->item->grouped)
+        return;
     emit_mov(&g->e, H_R10, H_R9);
     gen_probe(g, 8, false);
+}
+
+/* Moves between a host register and the new top of stack (push) or the old one (pop), after the
+ * probe. */
+static void store_top(struct gen *g, unsigned reg)
+{
+    if (g->item->grouped)
+        gen_stack_op(g, 0x89, reg, -8);
+    else
+        emit_op_mem(&g->e, true, 0x89, reg, H_R10, 0);
+}
+
+static void load_top(struct gen *g, unsigned reg)
+{
+    if (g->item->grouped)
+        gen_stack_op(g, 0x8b, reg, 0);
+    else
+        emit_load(&g->e, reg, H_R10, 0);
 }
 
 /* mov qword [r10], imm */
 static void store_top_imm(struct gen *g, u64 imm)
 {
     if ((u64)(s64)(s32)imm == imm) {
-        EMIT(&g->e, 0x49, 0xc7, 0x02);
+        if (g->item->grouped)
+            gen_stack_op(g, 0xc7, 0, -8);
+        else
+            EMIT(&g->e, 0x49, 0xc7, 0x02);
         emit32(&g->e, (u32)imm);
     } else {
         emit_mov_imm(&g->e, H_R11, imm);
-        EMIT(&g->e, 0x4d, 0x89, 0x1a); /* mov [r10], r11 */
+        store_top(g, H_R11);
     }
 }
 
@@ -108,9 +133,9 @@ static bool gen_push(struct gen *g)
         probe_push(g);
         if (gen_in_memory(op->reg)) {
             emit_load(&g->e, H_R11, H_RSP, 8 * op->reg);
-            EMIT(&g->e, 0x4d, 0x89, 0x1a);
+            store_top(g, H_R11);
         } else {
-            emit_op_mem(&g->e, true, 0x89, gen_host(op->reg), H_R10, 0);
+            store_top(g, gen_host(op->reg));
         }
         break;
     case X86_OP_IMM:
@@ -124,7 +149,7 @@ static bool gen_push(struct gen *g)
         emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
         probe_push(g);
         emit_load(&g->e, H_R11, H_RSP, OFF_TMP);
-        EMIT(&g->e, 0x4d, 0x89, 0x1a);
+        store_top(g, H_R11);
         break;
     default:
         return false;
@@ -143,16 +168,16 @@ static bool gen_pop(struct gen *g)
         return false;
     probe_pop(g);
     if (op->reg == X86_RSP) {
-        EMIT(&g->e, 0x4d, 0x8b, 0x0a); /* mov r9, [r10] */
+        load_top(g, H_R9);
         return true;
     }
     if (gen_in_memory(op->reg)) {
-        EMIT(&g->e, 0x4d, 0x8b, 0x1a); /* mov r11, [r10] */
+        load_top(g, H_R11);
         gen_commit(g);
         emit_store(&g->e, H_RSP, 8 * op->reg, H_R11);
     } else {
         gen_commit(g);
-        emit_load(&g->e, gen_host(op->reg), H_R10, 0);
+        load_top(g, gen_host(op->reg));
     }
     add_rsp(g, 8);
     return true;
@@ -166,7 +191,7 @@ static bool gen_leave(struct gen *g)
         return false;
     emit_mov(&g->e, H_R10, H_RBP);
     gen_probe(g, 8, false);
-    EMIT(&g->e, 0x4d, 0x8b, 0x1a); /* mov r11, [r10] */
+    emit_load(&g->e, H_R11, H_R10, 0);
     gen_commit(g);
     emit_lea(&g->e, H_R9, H_RBP, 8);
     emit_mov(&g->e, H_RBP, H_R11);
@@ -181,7 +206,7 @@ static bool gen_ret(struct gen *g)
     if (in->opsize != 8)
         return false;
     probe_pop(g);
-    EMIT(&g->e, 0x4d, 0x8b, 0x1a); /* mov r11, [r10] */
+    load_top(g, H_R11);
     gen_commit(g);
     g->map->kind = BT_MAP_INDIRECT;
     add_rsp(g, (s32)(8 + extra));

@@ -76,6 +76,25 @@ static void tlb_op(struct emit *e, unsigned opcode, s32 off)
     emit32(e, (u32)off);
 }
 
+/* rax to where it waits while its register holds flags. */
+static void park_flags(struct gen *g, bool in_memory)
+{
+    if (in_memory) {
+        emit_store(&g->e, H_RSP, (s32)offsetof(struct bt_env, park), H_RAX);
+        g->map->park_mem = 1;
+    } else {
+        emit_mov(&g->e, H_R8, H_RAX);
+    }
+}
+
+static void unpark_rax(struct gen *g, bool in_memory)
+{
+    if (in_memory)
+        emit_load(&g->e, H_RAX, H_RSP, (s32)offsetof(struct bt_env, park));
+    else
+        emit_mov(&g->e, H_RAX, H_R8);
+}
+
 /*
  * r10 ^ tag is the offset in the page on a hit and at least 4096 otherwise, so one comparison sees
  * a miss and an access that crosses the page's end alike. Flags that are still needed wait in rax
@@ -88,13 +107,16 @@ void gen_probe(struct gen *g, unsigned size, bool write)
     u16 park = 0;
     s32 off = write ? (s32)BT_OFF_TLB_W : (s32)BT_OFF_TLB_R;
 
+    c->site = NULL;
+    c->stack = false;
+    c->park_mem = g->item->in_group;
     c->parked = g->keep_flags;
     c->write = write;
     c->arg = size | (u32)write << 8 | g->index << 16;
     if (c->parked) {
-        EMIT(e, 0x49, 0x89, 0xc0); /* mov r8, rax */
+        park_flags(g, c->park_mem);
         park = gen_off(g);
-        g->map->park[g->map->park[0] ? 1 : 0] = park;
+        g->map->park[g->map->park[1] ? 2 : g->map->park[0] ? 1 : 0] = park;
         EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
     }
     EMIT(e, 0x45, 0x89, 0xd3);       /* mov r11d, r10d */
@@ -109,9 +131,90 @@ void gen_probe(struct gen *g, unsigned size, bool write)
     if (c->parked) {
         EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
         CHECK(e->overflow || gen_off(g) == park + BT_PARK_LEN);
-        EMIT(e, 0x4c, 0x89, 0xc0); /* mov rax, r8 */
+        unpark_rax(g, c->park_mem);
     }
     c->back = e->p;
+}
+
+/* xor r8, [rsp + off] and mov r8, [rsp + off]: 8 bytes each. */
+static void cell_op(struct emit *e, unsigned opcode, s32 off)
+{
+    emit8(e, 0x4c);
+    emit8(e, opcode);
+    emit8(e, 0x84);
+    emit8(e, 0x24);
+    emit32(e, (u32)off);
+}
+
+#define OFF_CELL_TAG ((s32)(BT_OFF_PRIV + offsetof(struct bt_window_priv, stack_tag)))
+#define OFF_CELL_ADDEND ((s32)(BT_OFF_PRIV + offsetof(struct bt_window_priv, stack_addend)))
+
+/*
+ * Without parking, registers and flags dead, an interrupted check is just repeated. With it, rax
+ * waits in env->park; the sequence from there has the length that gen_probe's has, which is what
+ * unparking counts on.
+ */
+void gen_stack_check(struct gen *g)
+{
+    struct emit *e = &g->e;
+    struct gen_cold *c = &g->cold[g->ncold++];
+    u16 park = 0;
+
+    *c = (struct gen_cold){.stack = true, .parked = g->keep_flags, .park_mem = true};
+    c->arg = (u32)g->item->check_size | (u32)g->item->check_write << 15 | g->index << 16;
+    c->back = e->p;
+    if (c->parked) {
+        park_flags(g, true);
+        park = gen_off(g);
+        g->map->park[g->map->park[1] ? 2 : g->map->park[0] ? 1 : 0] = park;
+        EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
+    }
+    c->lo = g->item->check_lo;
+    emit_lea(e, H_R8, H_R9, c->lo);
+    cell_op(e, 0x33, OFF_CELL_TAG);
+    EMIT(e, 0x49, 0x81, 0xf8); /* cmp r8, 4096 - size */
+    emit32(e, (u32)PAGE_SIZE - (u32)g->item->check_size);
+    c->ja = emit_jcc(e, 7);
+    if (c->parked) {
+        while (gen_off(g) < park + BT_PARK_LEN - 3 - 8)
+            emit8(e, 0x90);
+        cell_op(e, 0x8b, OFF_CELL_ADDEND);
+        EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
+        unpark_rax(g, true);
+    } else {
+        cell_op(e, 0x8b, OFF_CELL_ADDEND);
+    }
+}
+
+void gen_stack_op(struct gen *g, unsigned opcode, unsigned reg, s32 disp)
+{
+    struct emit *e = &g->e;
+    bool d8 = disp >= -128 && disp <= 127;
+
+    emit_rex(e, true, reg, H_R8, H_R9);
+    emit8(e, opcode);
+    emit8(e, (d8 ? 0x40u : 0x80u) | (reg & 7) << 3 | 4);
+    emit8(e, (H_R8 & 7) << 3 | (H_R9 & 7));
+    if (d8)
+        emit8(e, (u8)disp);
+    else
+        emit32(e, (u32)disp);
+}
+
+/* The stack cell does not fit: fetch it, or go on in the twin. Flags and rax are as parked, if they
+ * are. */
+static void cold_stack(struct gen *g, const struct gen_cold *c)
+{
+    struct emit *e = &g->e;
+
+    if (c->parked) {
+        EMIT(e, 0x04, 0x7f, 0x9e);
+        unpark_rax(g, true);
+    }
+    emit_lea(e, H_R10, H_R9, c->lo);
+    emit_mov_imm(e, H_R11, c->arg);
+    emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->call_stack));
+    emit_patch32(emit_jmp(e), c->back); /* the whole check again */
 }
 
 void gen_cold_paths(struct gen *g)
@@ -122,9 +225,21 @@ void gen_cold_paths(struct gen *g)
         struct gen_cold *c = &g->cold[i];
 
         emit_patch32(c->ja, e->p);
+        if (c->stack) {
+            cold_stack(g, c);
+            continue;
+        }
+        if (c->site) {
+            emit_mov_imm(e, H_R11, (u64)(uintptr_t)c->site);
+            emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->call_interp));
+            emit_patch32(emit_jmp(e), c->back);
+            continue;
+        }
         tlb_op(e, 0x33, c->write ? (s32)BT_OFF_TLB_W : (s32)BT_OFF_TLB_R);
-        if (c->parked)
-            EMIT(e, 0x04, 0x7f, 0x9e, 0x4c, 0x89, 0xc0);
+        if (c->parked) {
+            EMIT(e, 0x04, 0x7f, 0x9e);
+            unpark_rax(g, c->park_mem);
+        }
         emit_mov_imm(e, H_R11, c->arg);
         emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->slow_access));
         emit_patch32(emit_jmp(e), c->back);

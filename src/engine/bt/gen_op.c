@@ -44,10 +44,14 @@ static int field_of(const struct x86_op *op)
 /* Chooses host registers for the GPR fields. false: not possible. */
 static bool choose(struct gen *g, struct subst *s)
 {
-    static const u8 scratch[] = {H_R11, H_R8, H_R10};
+    static const u8 outside[] = {H_R11, H_R8, H_R10}, inside[] = {H_R11, H_R10};
     const struct x86_insn *in = g->insn;
-    unsigned nscratch = in->mem.present && !in->mem.agen ? 2 : 3, used = 0;
+    const u8 *scratch = g->item->in_group ? inside : outside;
+    unsigned nscratch = g->item->in_group ? 2 : 3, used = 0;
     bool high8 = false, rex = in->mem.present;
+
+    if (in->mem.present && !in->mem.agen && !g->item->grouped)
+        nscratch--; /* r10 holds the address */
 
     for (unsigned i = 0; i < in->nops; i++) {
         const struct x86_op *op = &in->op[i];
@@ -122,22 +126,33 @@ static void emit_prefixes(struct emit *e, const struct x86_insn *in, unsigned en
     }
 }
 
-static void emit_modrm(struct emit *e, const struct x86_insn *in, const struct subst *s, bool mem)
+/* How the memory operand is encoded. */
+enum mem { MEM_NONE, MEM_R10, MEM_STACK /* [r9 + r8 + disp32] */ };
+
+static void emit_modrm(struct emit *e, const struct x86_insn *in, const struct subst *s,
+                       enum mem mem)
 {
     unsigned reg = (in->modrm >> 3) & 7, rm = in->modrm & 7, mod = in->modrm >> 6;
 
     if (s[F_REG].used)
         reg = s[F_REG].host & 7;
-    if (mem) {
+    if (mem == MEM_R10) {
         mod = 0;
         rm = H_R10 & 7;
+    } else if (mem == MEM_STACK) {
+        mod = 2;
+        rm = 4;
     } else if (s[F_RM].used) {
         rm = s[F_RM].host & 7;
     }
     emit8(e, mod << 6 | reg << 3 | rm);
+    if (mem == MEM_STACK) {
+        emit8(e, (H_R8 & 7) << 3 | (H_R9 & 7));
+        emit32(e, (u32)in->mem.disp);
+    }
 }
 
-static void emit_legacy(struct gen *g, const struct subst *s, bool mem)
+static void emit_legacy(struct gen *g, const struct subst *s, enum mem mem)
 {
     const struct x86_insn *in = g->insn;
     struct emit *e = &g->e;
@@ -153,7 +168,7 @@ static void emit_legacy(struct gen *g, const struct subst *s, bool mem)
     if (s[F_REG].used)
         rex = (rex & ~4u) | (unsigned)(s[F_REG].host >> 3) << 2;
     if (mem)
-        rex = (rex & ~3u) | 1;
+        rex = (rex & ~3u) | (mem == MEM_STACK ? 3 : 1);
     else if (s[F_RM].used)
         rex = (rex & ~3u) | s[F_RM].host >> 3;
     if (s[F_OPCODE].used)
@@ -172,7 +187,7 @@ static void emit_legacy(struct gen *g, const struct subst *s, bool mem)
 }
 
 /* Always in the three-byte form: the two-byte one has no B. */
-static void emit_vex(struct gen *g, const struct subst *s, bool mem)
+static void emit_vex(struct gen *g, const struct subst *s, enum mem mem)
 {
     const struct x86_insn *in = g->insn;
     struct emit *e = &g->e;
@@ -189,7 +204,7 @@ static void emit_vex(struct gen *g, const struct subst *s, bool mem)
     if (s[F_REG].used)
         p1 = (p1 & ~0x80u) | (s[F_REG].host & 8 ? 0 : 0x80);
     if (mem)
-        p1 = (p1 & ~0x60u) | 0x40;
+        p1 = (p1 & ~0x60u) | (mem == MEM_STACK ? 0 : 0x40);
     else if (s[F_RM].used)
         p1 = (p1 & ~0x60u) | 0x40 | (s[F_RM].host & 8 ? 0 : 0x20);
     if (s[F_VVVV].used)
@@ -198,11 +213,12 @@ static void emit_vex(struct gen *g, const struct subst *s, bool mem)
     emit8(e, p1);
     emit8(e, p2);
     emit8(e, in->opcode);
-    emit_modrm(e, in, s, mem);
+    if (in->has_modrm)
+        emit_modrm(e, in, s, mem);
     emit_bytes(e, in->bytes + rest, in->length - rest);
 }
 
-static void emit_evex(struct gen *g, const struct subst *s, bool mem)
+static void emit_evex(struct gen *g, const struct subst *s, enum mem mem)
 {
     const struct x86_insn *in = g->insn;
     struct emit *e = &g->e;
@@ -212,7 +228,7 @@ static void emit_evex(struct gen *g, const struct subst *s, bool mem)
     if (s[F_REG].used)
         p0 = (p0 & ~0x90u) | 0x10 | (s[F_REG].host & 8 ? 0 : 0x80);
     if (mem)
-        p0 = (p0 & ~0x60u) | 0x40;
+        p0 = (p0 & ~0x60u) | (mem == MEM_STACK ? 0 : 0x40);
     else if (s[F_RM].used)
         p0 = (p0 & ~0x60u) | 0x40 | (s[F_RM].host & 8 ? 0 : 0x20);
     if (s[F_VVVV].used)
@@ -238,6 +254,14 @@ static void emit_moffs(struct gen *g)
     emit8(&g->e, 0x02);
 }
 
+static bool replaced(const struct subst *s)
+{
+    for (unsigned f = 0; f < NFIELDS; f++)
+        if (s[f].used && s[f].guest != s[f].host)
+            return true;
+    return false;
+}
+
 bool gen_generic(struct gen *g)
 {
     const struct x86_insn *in = g->insn;
@@ -245,6 +269,7 @@ bool gen_generic(struct gen *g)
     bool mem = in->mem.present && !in->mem.agen;
     bool moffs = mem && !(in->has_modrm && in->modrm < 0xc0);
     bool write = false;
+    enum mem how = MEM_NONE;
 
     memset(s, 0, sizeof(s));
     if (mem) {
@@ -260,22 +285,27 @@ bool gen_generic(struct gen *g)
     }
     if (!moffs && !choose(g, s))
         return false;
-    if (mem) {
+    if (mem && g->item->grouped) {
+        how = MEM_STACK;
+    } else if (mem) {
         gen_ea(g, H_R10, true);
         gen_probe(g, in->mem.size / 8, write);
+        how = MEM_R10;
     }
     for (unsigned f = 0; f < NFIELDS; f++)
         if (s[f].load)
             emit_load(&g->e, s[f].host, H_RSP, 8 * s[f].guest);
     gen_commit(g);
-    if (moffs)
+    if (how == MEM_NONE && !replaced(s))
+        emit_bytes(&g->e, in->bytes, in->length);
+    else if (moffs)
         emit_moffs(g);
     else if (in->encoding == X86_ENC_VEX)
-        emit_vex(g, s, mem);
+        emit_vex(g, s, how);
     else if (in->encoding == X86_ENC_EVEX)
-        emit_evex(g, s, mem);
+        emit_evex(g, s, how);
     else
-        emit_legacy(g, s, mem);
+        emit_legacy(g, s, how);
     for (unsigned f = 0; f < NFIELDS; f++)
         if (s[f].store)
             emit_store(&g->e, H_RSP, 8 * s[f].guest, s[f].host);

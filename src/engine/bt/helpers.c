@@ -18,7 +18,7 @@ u64 bt_help_access(struct bt_vcpu *c, u64 lin, u32 arg, u64 ret)
     if (likely(host))
         return (u64)(uintptr_t)host;
     c->stats.tlb_slow++;
-    c->env->s.rip = bt_guest_rip(c->bt, ret, arg >> 16);
+    c->env->s.rip = bt_guest_rip(c, ret, arg >> 16);
     return leave(c, BT_EXIT_STEP);
 }
 
@@ -32,7 +32,7 @@ static u64 go_on(struct bt_vcpu *c)
 
     if (!(c->mode & BT_MODE_64) || !bt_fetch(c, env->s.rip, &gpa, &host))
         return leave(c, BT_EXIT_RESUME);
-    b = bt_cache_lookup(c->bt, env->s.rip, gpa, c->mode);
+    b = bt_cache_lookup(c->bt, env->s.rip, gpa, bt_block_mode(c));
     if (!b)
         return leave(c, BT_EXIT_RESUME);
     return (u64)(uintptr_t)b->entry;
@@ -56,13 +56,45 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     bt_update_mode(c);
     if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
         (env->s.dr7 & DR7_ENABLED) || c->bt->epoch != epoch ||
-        (c->irq_maybe && (env->s.rflags & RFLAGS_IF)) || env->s.nmi_pending)
+        (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) || env->s.nmi_pending)
         return leave(c, BT_EXIT_RESUME);
     if (!env->fpu_live)
         bt_fpu_load(c);
     if (env->s.rip == site.va + site.insn.length && c->mode == mode && env->window == window)
         return ret;
     return go_on(c);
+}
+
+/*
+ * A stack group's range is not in the stack cell: point the cell at its page, or, where the range
+ * has no one writable page, go on at the same instruction in a block without groups.
+ */
+u64 bt_help_stack(struct bt_vcpu *c, u64 lin, u64 arg, u64 ret)
+{
+    struct bt_env *env = c->env;
+    struct bt_window_priv *p = bt_priv(bt_cur(c));
+    unsigned size = arg & 0x7fff;
+    struct bt_tlb_entry *e = &bt_tlb(bt_cur(c), true)[(lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
+    u64 where;
+
+    if ((lin & (PAGE_SIZE - 1)) + size <= PAGE_SIZE) {
+        if (e->tag != (lin & PAGE_MASK) && ((arg & 0x8000) || bt_tlb_dirty(c, lin)))
+            bt_tlb_fill(c, lin, size, true);
+        if (e->tag == (lin & PAGE_MASK)) {
+            p->stack_tag = e->tag;
+            p->stack_addend = e->addend - e->tag;
+            env->s.rip = bt_guest_rip(c, ret, (u32)arg >> 16);
+            return ret;
+        }
+    }
+    env->s.rip = bt_guest_rip(c, ret, (u32)arg >> 16);
+    if (env->s.int_shadow)
+        return leave(c, BT_EXIT_RESUME);
+    c->nogroup = true;
+    where = go_on(c);
+    if (where)
+        c->nogroup = false;
+    return where;
 }
 
 /* Host address for a chunk of a string operation, or NULL. */

@@ -31,9 +31,9 @@ void bt_update_mode(struct bt_vcpu *c)
     u32 mode = 0;
 
     if (s->cpl == 3)
-        c->cls = BT_USER;
+        c->env->cls = BT_USER;
     else
-        c->cls = (s->cr4 & CR4_SMAP) && (s->rflags & RFLAGS_AC) ? BT_KERNEL_AC : BT_KERNEL;
+        c->env->cls = (s->cr4 & CR4_SMAP) && (s->rflags & RFLAGS_AC) ? BT_KERNEL_AC : BT_KERNEL;
     if (x86_64bit(s) && (s->cr0 & CR0_PG))
         mode = BT_MODE_64;
     if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
@@ -41,8 +41,16 @@ void bt_update_mode(struct bt_vcpu *c)
         if ((s->cr4 & CR4_OSXSAVE) && s->xcr0 == c->bt->vm->cpu_model.xcr0_valid)
             mode |= BT_MODE_AVX;
     }
+    if (s->cpl == 0)
+        mode |= BT_MODE_CPL0;
+    if (s->cpl == 0 || !(s->cr4 & CR4_TSD))
+        mode |= BT_MODE_RDTSC;
+    if (s->cr4 & CR4_SMAP)
+        mode |= BT_MODE_SMAP;
     c->mode = mode;
-    c->env->window = (u64)(uintptr_t)bt_cur(c);
+    for (unsigned i = 0; i < BT_NCLASS; i++)
+        c->env->win[i] = (u64)(uintptr_t)bt_window_env(c, i, c->slot);
+    c->env->window = c->env->win[c->env->cls];
 }
 
 static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
@@ -69,7 +77,7 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
         } else {
             host_mutex_lock(&bt->lock);
         }
-        b = bt_cache_lookup(bt, lin, gpa, c->mode);
+        b = bt_cache_lookup(bt, lin, gpa, bt_block_mode(c));
         full = false;
         if (!b)
             b = bt_translate_block(c, lin, gpa, host, &full);
@@ -92,10 +100,15 @@ struct bt_block *bt_find_block(struct bt_vcpu *c)
     struct bt_block *b;
     u8 *host;
 
-    if (!bt_fetch(c, lin, &gpa, &host))
+    if (!bt_fetch(c, lin, &gpa, &host)) {
+        c->nogroup = false;
         return NULL;
-    b = bt_cache_lookup(c->bt, lin, gpa, c->mode);
-    return b ? b : translate(c, lin);
+    }
+    b = bt_cache_lookup(c->bt, lin, gpa, bt_block_mode(c));
+    if (!b)
+        b = translate(c, lin);
+    c->nogroup = false;
+    return b;
 }
 
 /* Makes the jump of an exit lead straight to its target. */
@@ -105,7 +118,8 @@ static void chain(struct bt_vcpu *c, const struct bt_link *l, u64 epoch, const s
     u8 *at;
 
     host_mutex_lock(&c->bt->lock);
-    if (c->bt->epoch == epoch && !from->dead && !to->dead && from->mode == to->mode &&
+    if (c->bt->epoch == epoch && !from->dead && !to->dead &&
+        !((from->mode ^ to->mode) & ~BT_MODE_NOGROUP) &&
         (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
         s32 rel;
 
@@ -156,18 +170,18 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
         if (ev & VCPU_EV_NMI)
             s->nmi_pending = 1;
         if (ev & VCPU_EV_IRQ)
-            c->irq_maybe = true;
+            c->env->irq_maybe = true;
     }
     if (s->int_shadow || s->activity == X86_SHUTDOWN || s->activity == X86_WAIT_SIPI)
         return false;
     if (s->nmi_pending && !s->nmi_blocked) {
         s->nmi_pending = 0;
         c->result = (u8)interp_interrupt(&c->interp, X86_NMI, true);
-    } else if (c->irq_maybe && (s->rflags & RFLAGS_IF)) {
+    } else if (c->env->irq_maybe && (s->rflags & RFLAGS_IF)) {
         int vector = irq_call(c, c->v->irq->pending);
 
         if (vector < 0) {
-            c->irq_maybe = false;
+            c->env->irq_maybe = false;
         } else if ((vector = irq_call(c, c->v->irq->ack)) >= 0) {
             c->stats.interrupts++;
             c->result = (u8)interp_interrupt(&c->interp, (u8)vector, false);
@@ -247,7 +261,7 @@ static void run_code(struct bt_vcpu *c)
             step(c);
             return;
         case BT_EXIT_KICK:
-            env->s.rip = bt_guest_rip(c->bt, env->exit_arg, (u32)env->exit_info >> 16);
+            env->s.rip = bt_guest_rip(c, env->exit_arg, (u32)env->exit_info >> 16);
             return;
         default:
             return;

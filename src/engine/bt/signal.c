@@ -8,11 +8,13 @@
 
 enum { R8 = 8, R9 = 9, R10 = 10, R11 = 11 };
 
-u64 bt_guest_rip(struct bt_vm *bt, u64 ret, unsigned index)
+u64 bt_guest_rip(struct bt_vcpu *c, u64 ret, unsigned index)
 {
-    struct bt_block *b = bt_cache_find_pc(bt, ret);
+    struct bt_block *b = bt_cache_find_pc(c->bt, ret);
 
     CHECK(b && index < b->nmap);
+    if (b->map[index].shadow)
+        c->env->s.int_shadow = 1;
     return b->va + b->map[index].goff;
 }
 
@@ -35,7 +37,7 @@ static const struct bt_map *find_map(const struct bt_block *b, u32 off, const st
 }
 
 /* Flags and rax back from where gen_probe parked them. */
-static void unpark(struct host_signal *sig, u32 since)
+static void unpark(struct host_signal *sig, u32 since, u64 rax)
 {
     u64 ax = *sig->gpr[X86_RAX], arith = *sig->rflags & RFLAGS_ARITH;
 
@@ -44,7 +46,7 @@ static void unpark(struct host_signal *sig, u32 since)
     else if (since == BT_PARK_LEN - 1)
         arith = ((ax >> 8) & (RFLAGS_ARITH & 0xff)) | (arith & RFLAGS_OF);
     *sig->rflags = (*sig->rflags & ~RFLAGS_ARITH) | arith;
-    *sig->gpr[X86_RAX] = *sig->gpr[R8];
+    *sig->gpr[X86_RAX] = rax;
 }
 
 /*
@@ -59,6 +61,12 @@ static void finish_tail(struct bt_env *env, struct host_signal *sig, const u8 *p
 
             env->s.gpr[pc[4] / 8] = *sig->gpr[reg];
             pc += 5;
+        } else if (pc[0] == 0x4c && pc[1] == 0x89 && pc[2] == 0x94 && pc[3] == 0x24) {
+            s32 disp;
+
+            memcpy(&disp, pc + 4, 4);
+            memcpy((u8 *)env + disp, sig->gpr[R10], 8);
+            pc += 8;
         } else if ((pc[0] & 0xfe) == 0x4c && pc[1] == 0x8d && (pc[2] & 0x38) == 0x08 &&
                    (pc[2] & 0xc0) == 0x40) {
             *sig->gpr[R9] = *sig->gpr[(pc[2] & 7) | (pc[0] & 1) << 3] + (u64)(s64)(s8)pc[3];
@@ -100,7 +108,7 @@ static void in_stubs(struct bt_vcpu *c, struct host_signal *sig, const u8 *pc)
     else if (within(pc, bt->slow_ret, bt->slow_end))
         leave_saved(c, sig, BT_EXIT_KICK);
     else if (within(pc, bt->interp_ret, bt->interp_end) ||
-             within(pc, bt->string_ret, bt->string_end))
+             within(pc, bt->string_ret, bt->string_end) || within(pc, bt->stack_ret, bt->stack_end))
         leave_saved(c, sig, BT_EXIT_RESUME);
 }
 
@@ -121,15 +129,29 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         return;
     }
     off = (u32)(pc - b->entry);
-    if (off >= b->hot_size)
-        return; /* cold code: always on its way to a stub that looks at `pending` */
+    if (off >= b->hot_size) {
+        s32 rel;
+
+        /* Cold code is on its way to a stub that looks at `pending`, unless it is on its way back.
+         */
+        if (*pc != 0xe9)
+            return;
+        memcpy(&rel, pc + 1, 4);
+        pc += 5 + rel;
+        if (pc < b->entry || pc >= b->entry + b->hot_size)
+            return;
+        off = (u32)(pc - b->entry);
+        *sig->rip = (u64)(uintptr_t)pc;
+    }
     m = find_map(b, off, &next);
     CHECK(m);
     if (off <= m->commit) {
-        for (unsigned i = 0; i < 2; i++)
+        for (unsigned i = 0; i < ARRAY_SIZE(m->park); i++)
             if (m->park[i] && off >= m->park[i] && off <= (u32)m->park[i] + BT_PARK_LEN)
-                unpark(sig, off - m->park[i]);
+                unpark(sig, off - m->park[i], m->park_mem ? env->park : *sig->gpr[R8]);
         env->s.rip = b->va + m->goff;
+        if (m->shadow)
+            env->s.int_shadow = 1;
     } else if (m->kind == BT_MAP_INDIRECT) {
         env->s.rip = *sig->gpr[R11];
     } else if (m->kind == BT_MAP_DIRECT) {
@@ -138,6 +160,8 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         CHECK(next);
         finish_tail(env, sig, pc, b->entry + next->start);
         env->s.rip = b->va + next->goff;
+        if (next->shadow)
+            env->s.int_shadow = 1;
     }
     leave_by(sig, leave_stub);
 }

@@ -145,6 +145,7 @@ static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, bool access
     if (access) {
         emit_store(e, RSP, OFF(exit_arg) + 8, RCX);
         emit_store(e, RSP, OFF(exit_info) + 8, R11);
+        emit_store(e, RSP, OFF(stub_r8) + 8, R8);
     }
     emit_mov(e, RBX, RCX);
     emit_load(e, RDI, RSP, OFF(self) + 8);
@@ -164,6 +165,7 @@ static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, bool access
     if (access) {
         emit_store(e, RSP, 0, RBX);
         emit_mov(e, R10, RAX);
+        emit_load(e, R8, RSP, OFF(stub_r8) + 8);
     } else {
         emit_store(e, RSP, 0, RAX);
     }
@@ -187,6 +189,8 @@ void bt_stubs_build(struct bt_vm *bt)
                &bt->slow_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_interp, false, &bt->call_interp, &bt->interp_ret,
                &bt->interp_end);
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_stack, false, &bt->call_stack, &bt->stack_ret,
+               &bt->stack_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_string, false, &bt->call_string, &bt->string_ret,
                &bt->string_end);
     bt->stubs_end = rx(bt, &e);

@@ -128,16 +128,24 @@ void *bt_tlb_fill(struct bt_vcpu *c, u64 lin, unsigned size, bool write)
     if (!canonical(c, lin))
         return NULL;
     if (likely(off + size <= PAGE_SIZE))
-        return fill(c, c->cls, lin, size, write, &w, &faulted);
+        return fill(c, c->env->cls, lin, size, write, &w, &faulted);
     /* Two pages: usable in place when the host's are neighbours too. */
     if (!canonical(c, lin + size - 1))
         return NULL;
-    host = fill(c, c->cls, lin, (unsigned)(PAGE_SIZE - off), write, &w, &faulted);
+    host = fill(c, c->env->cls, lin, (unsigned)(PAGE_SIZE - off), write, &w, &faulted);
     if (!host)
         return NULL;
-    second = fill(c, c->cls, lin + (PAGE_SIZE - off), (unsigned)(off + size - PAGE_SIZE), write, &w,
-                  &faulted);
+    second = fill(c, c->env->cls, lin + (PAGE_SIZE - off), (unsigned)(off + size - PAGE_SIZE),
+                  write, &w, &faulted);
     return second == host + (PAGE_SIZE - off) ? host : NULL;
+}
+
+bool bt_tlb_dirty(struct bt_vcpu *c, u64 lin)
+{
+    struct x86_walk w;
+
+    return canonical(c, lin) && walk(c, lin, X86_ACC_READ | class_access(c, c->env->cls), &w) &&
+           w.writable && w.dirty;
 }
 
 /* --- fetch
@@ -184,7 +192,7 @@ bool bt_fetch(struct bt_vcpu *c, u64 lin, u64 *gpa, u8 **host)
 
     if (!canonical(c, lin))
         return false;
-    e = fetch_entry(c, c->cls, lin, &error);
+    e = fetch_entry(c, c->env->cls, lin, &error);
     if (!e)
         return false;
     *gpa = e->gpa | (lin & (PAGE_SIZE - 1));
@@ -291,6 +299,8 @@ static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global
 {
     struct bt_window_priv *p = bt_priv(win);
 
+    p->stack_tag = BT_NO_CELL;
+    p->stack_addend = 0;
     if (p->used_r || p->used_w || p->used_ibl)
         c->stats.window_flushes++;
     if (p->used_r) {
@@ -341,6 +351,7 @@ void bt_tlb_init(struct bt_vcpu *c)
             clear_table(bt_tlb(win, true), NULL);
             clear_ibl(c, win);
             bt_priv(win)->large_lo = ~(u64)0;
+            bt_priv(win)->stack_tag = BT_NO_CELL;
         }
     c->slot_tag[0].valid = true;
 }
@@ -379,6 +390,10 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
                 bt_tlb(win, false)[i].tag = bt_tlb_invalid(i);
             if (bt_tlb(win, true)[i].tag == page)
                 bt_tlb(win, true)[i].tag = bt_tlb_invalid(i);
+            if (p->stack_tag == page) {
+                p->stack_tag = BT_NO_CELL;
+                p->stack_addend = 0;
+            }
             if (p->itlb[ii].tag == (page | 1))
                 p->itlb[ii].tag = 0;
             if (p->ibl_pages[bloom / 64] & BIT64(bloom % 64))
@@ -428,6 +443,8 @@ void bt_tlb_drop_writes(struct bt_vm *bt, const u8 *host_page)
 
                 if (!bt_priv(win)->used_w)
                     continue;
+                bt_priv(win)->stack_tag = BT_NO_CELL;
+                bt_priv(win)->stack_addend = 0;
                 for (unsigned i = 0; i < BT_TLB_SIZE; i++)
                     if (t[i].addend == (u64)(uintptr_t)host_page)
                         t[i].tag = bt_tlb_invalid(i);

@@ -13,24 +13,23 @@
 
 #include "engine/bt/gen.h"
 
-enum kind { KIND_GENERIC, KIND_SKIP, KIND_LEA, KIND_FLOW, KIND_SITE, KIND_STRING };
-
-struct item {
-    struct x86_insn insn;
-    u64 va;
-    u8 kind;
-    bool last;       /* nothing after it belongs to this block */
-    bool keep_flags; /* flags before it are needed by it or later */
-};
-
-bool gen_site(struct gen *g, const u8 *stub)
+struct bt_interp_site *gen_new_site(struct gen *g)
 {
     struct bt_interp_site *site = bt_arena_alloc(g->bt, sizeof(*site));
 
+    if (site) {
+        site->insn = *g->insn;
+        site->va = g->va;
+    }
+    return site;
+}
+
+bool gen_site(struct gen *g, const u8 *stub)
+{
+    struct bt_interp_site *site = gen_new_site(g);
+
     if (!site)
         return false;
-    site->insn = *g->insn;
-    site->va = g->va;
     emit_mov_imm(&g->e, H_R11, (u64)(uintptr_t)site);
     emit_patch32(emit_call(&g->e), bt_rw(g->bt, stub));
     return true;
@@ -59,7 +58,6 @@ static bool is_branch(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_IRETD:
     case ZYDIS_MNEMONIC_IRETQ:
     case ZYDIS_MNEMONIC_RSM:
-    case ZYDIS_MNEMONIC_STI: /* the next instruction runs in the interrupt shadow */
         return true;
     default:
         return in->mnemonic == ZYDIS_MNEMONIC_MOV && in->op[0].kind == X86_OP_CR;
@@ -258,6 +256,8 @@ static u8 classify(const struct x86_insn *in, u32 mode)
 {
     bool wide;
 
+    if (gen_sys_inline(in, mode))
+        return KIND_SYS;
     if (in->category == ZYDIS_CATEGORY_STRINGOP)
         return is_fast_string(in) ? KIND_STRING : KIND_SITE;
     if (in->category == ZYDIS_CATEGORY_NOP || in->category == ZYDIS_CATEGORY_WIDENOP ||
@@ -282,7 +282,7 @@ static u8 classify(const struct x86_insn *in, u32 mode)
 /* Flags an instruction certainly overwrites. */
 static u64 kills(const struct x86_insn *in)
 {
-    u64 written = in->flags_written & RFLAGS_ARITH;
+    u64 written = in->flags_written & ~in->flags_undefined & RFLAGS_ARITH;
 
     if (in->category == ZYDIS_CATEGORY_SHIFT || in->category == ZYDIS_CATEGORY_ROTATE ||
         in->mnemonic == ZYDIS_MNEMONIC_SHLD || in->mnemonic == ZYDIS_MNEMONIC_SHRD) {
@@ -302,6 +302,8 @@ static u64 kills(const struct x86_insn *in)
 static u64 reads(const struct item *it)
 {
     if (it->kind == KIND_SITE || it->kind == KIND_STRING)
+        return RFLAGS_ARITH;
+    if (it->kind == KIND_SYS && it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFQ)
         return RFLAGS_ARITH;
     return it->insn.flags_read & RFLAGS_ARITH;
 }
@@ -361,6 +363,7 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
         if (x86_decode(&it->insn, page + off, PAGE_SIZE - off, bits, false) != X86_DECODE_OK)
             break;
         it->va = lin;
+        it->in_group = it->grouped = it->check = false;
         it->kind = classify(&it->insn, mode);
         it->last = is_branch(&it->insn);
         lin += it->insn.length;
@@ -375,6 +378,8 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
         live = (live & ~kills(&items[i].insn)) | reads(&items[i]);
         items[i].keep_flags = live != 0;
     }
+    if (!(mode & BT_MODE_NOGROUP))
+        gen_find_groups(items, n);
     return n;
 }
 
@@ -405,7 +410,7 @@ static void gen_ibl_entry(struct gen *g, u64 va, bool keep_flags)
     emit_patch32(emit_jcc(e, 5), miss);
 }
 
-static bool gen_item(struct gen *g, const struct item *it)
+static bool gen_item(struct gen *g, const struct item *it, bool last)
 {
     switch (it->kind) {
     case KIND_SKIP:
@@ -419,6 +424,10 @@ static bool gen_item(struct gen *g, const struct item *it)
         return gen_site(g, g->bt->call_interp);
     case KIND_GENERIC:
         if (gen_generic(g))
+            return true;
+        return gen_site(g, g->bt->call_interp);
+    case KIND_SYS:
+        if (gen_sys(g, last))
             return true;
         return gen_site(g, g->bt->call_interp);
     case KIND_STRING:
@@ -465,6 +474,7 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         const struct item *it = &items[i];
 
         g->insn = &it->insn;
+        g->item = it;
         g->va = it->va;
         g->next = it->va + it->insn.length;
         g->index = i;
@@ -474,9 +484,12 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         *g->map = (struct bt_map){.start = gen_off(g),
                                   .commit = 0xffff,
                                   .goff = (u16)(it->va - b->va),
-                                  .len = it->insn.length,
+                                  .shadow = g->shadow_next,
                                   .kind = BT_MAP_PLAIN};
-        if (!gen_item(g, it))
+        g->shadow_next = false;
+        if (it->check)
+            gen_stack_check(g);
+        if (!gen_item(g, it, i + 1 == n))
             return false;
         /* Leave room for the cold paths. */
         if (g->e.p - start > BT_BLOCK_BYTES / 2 && !g->ended) {
@@ -504,10 +517,11 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     struct bt_vm *bt = c->bt;
     struct gen g;
     struct bt_block *b;
+    u32 mode = bt_block_mode(c);
     unsigned n;
 
     *full = false;
-    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), c->mode);
+    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode);
     if (!n)
         return NULL;
     if ((size_t)(bt->code_end - bt->code_pos) < 2 * BT_BLOCK_BYTES || bt->norder == bt->order_cap)
@@ -521,12 +535,13 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
         goto full;
     b->va = lin;
     b->gpa = gpa;
-    b->mode = c->mode;
+    b->mode = mode;
     g.e = (struct emit){.p = bt->code_pos, .end = bt->code_end};
     g.c = c;
     g.bt = bt;
     g.b = b;
     g.ncold = 0;
+    g.shadow_next = false;
     if (!gen_block(&g, items, n))
         goto full;
     bt->code_pos = g.e.p;
