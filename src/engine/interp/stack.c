@@ -129,38 +129,29 @@ enum interp_result i_popa(struct interp *in, const struct x86_insn *insn)
     return INTERP_OK;
 }
 
+/*
+ * The frame pointers are copied one by one: with nested frames a copy may be what was pushed just
+ * before. A fault leaves what has been pushed below RSP, RSP and RBP unchanged.
+ */
 enum interp_result i_enter(struct interp *in, const struct x86_insn *insn)
 {
     struct x86_vcpu_state *s = in->s;
-    unsigned size = insn->opsize, level = (unsigned)insn->imm[1] & 31, n = 0;
-    u64 frame[33];
-    u64 sp = is_sp(in), bp = wrap(in, s->gpr[X86_RBP]);
-    frame[n++] = s->gpr[X86_RBP];
-    u64 frame_ptr = wrap(in, sp - size);
+    unsigned size = insn->opsize, level = (unsigned)insn->imm[1] & 31;
+    u64 at = wrap(in, is_sp(in) - size), bp = wrap(in, s->gpr[X86_RBP]), frame_ptr = at;
+    im_write(in, X86_SS, at, size, s->gpr[X86_RBP] & size_mask(size));
     if (level) {
         for (unsigned i = 1; i < level; i++) {
             bp = wrap(in, bp - size);
-            frame[n++] = im_read(in, X86_SS, bp, size);
+            at = wrap(in, at - size);
+            im_write(in, X86_SS, at, size, im_read(in, X86_SS, bp, size));
         }
-        /* The frame pointer pushed is RBP's new value: upper parts included (operand size). */
-        frame[n++] = frame_ptr;
-    }
-    u64 at = sp;
-    for (unsigned i = 0; i < n; i++) {
         at = wrap(in, at - size);
-        u64 lin = im_linear(in, X86_SS, at, size, true);
-        im_align(in, lin, size);
-        im_lin_probe_write(in, lin, size, im_access(in));
+        im_write(in, X86_SS, at, size, frame_ptr & size_mask(size));
     }
     /* The final stack pointer must be usable for a write too (SDM 2A ENTER). */
     u64 final = wrap(in, at - (u16)insn->imm[0]);
     u64 lin = im_linear(in, X86_SS, final, size, true);
     im_lin_probe_write(in, lin, size, im_access(in));
-    at = sp;
-    for (unsigned i = 0; i < n; i++) {
-        at = wrap(in, at - size);
-        im_write(in, X86_SS, at, size, frame[i] & size_mask(size));
-    }
     io_set_gpr(in, X86_RBP, size, frame_ptr);
     is_set_sp(in, final);
     return INTERP_OK;

@@ -138,7 +138,8 @@ enum interp_result isys_lar(struct interp *in, const struct x86_insn *insn)
     u16 sel = (u16)io_read(in, insn, 1);
     bool ok = visible(in, sel, &d) && system_type_ok(in, &d, 0x1a3e, 0x1a04);
     if (ok)
-        io_write(in, insn, 0, d.raw >> 32 & (insn->op[0].size == 16 ? 0xff00 : 0xf0ff00));
+        /* Bits 19:16, undefined in the manuals, are the limit's on CPUs. */
+        io_write(in, insn, 0, d.raw >> 32 & (insn->op[0].size == 16 ? 0xff00 : 0xffff00));
     set_zf(in, ok);
     return INTERP_OK;
 }
