@@ -38,12 +38,11 @@ struct test {
     const char *name;
     void (*fn)(void);
     const char *qemu_deviates; /* why QEMU's TCG is expected to fail it, or NULL */
-};
+} ALIGNED(32);                 /* the linker lays them out as an array */
 
 #define TEST_ENTRY(id, why)                                                                        \
     static void id(void);                                                                          \
-    static const struct test id##_entry                                                            \
-        __attribute__((section(".tests"), used, aligned(8))) = {#id, id, why};                     \
+    static const struct test id##_entry __attribute__((section(".tests"), used)) = {#id, id, why}; \
     static void id(void)
 
 /* Defines a test. */
