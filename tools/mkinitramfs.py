@@ -55,6 +55,7 @@ def read(path):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('-o', '--output', required=True)
+    p.add_argument('--init', required=True, help='the first process, a static program')
     p.add_argument('--busybox', default='/bin/busybox', help='a static busybox (busybox-static)')
     p.add_argument('--add', action='append', default=[], metavar='HOST[:GUEST]',
                    help='put a program or file into the guest (default place: /bin)')
@@ -81,7 +82,7 @@ def main():
     ar.file('etc/profile', read(os.path.join(HERE, 'profile')), 0o644)
     ar.file('etc/passwd', b'root::0:0:root:/root:/bin/sh\n', 0o644)
     ar.file('etc/group', b'root:x:0:\n', 0o644)
-    ar.file('init', read(os.path.join(HERE, 'init')))
+    ar.file('init', read(a.init))
     for item in a.add:
         host, _, guest = item.partition(':')
         guest = (guest or 'bin/' + os.path.basename(host)).lstrip('/')

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong is said in one line on stderr, with exit status 125; never a crash, never a hang."""
+import os
+import random
+import subprocess
+
+import pytest
+
+STATUS = 125
+
+
+def refused(argv, names=None, cwd=None):
+    r = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace',
+                       timeout=30, check=False, cwd=cwd)
+    assert r.returncode == STATUS, f'{argv[1:]}: status {r.returncode}: {r.stderr}'
+    lines = r.stderr.splitlines()
+    assert len(lines) == 1, f'{argv[1:]}: {r.stderr}'
+    assert lines[0].startswith('trivisor: '), lines[0]
+    if names:
+        assert names in lines[0], lines[0]
+    assert r.stdout == ''
+
+
+# {k} and {i} stand for a good kernel and initramfs; the second item must be in the message.
+TABLE = {
+    'no-command': ([], None),
+    'unknown-command': (['fly'], 'fly'),
+    'no-kernel': (['run'], 'kernel'),
+    'unknown-option': (['run', '--wings', '-k', '{k}'], 'wings'),
+    'unknown-letter': (['run', '-Z', '-k', '{k}'], 'Z'),
+    'option-without-argument': (['run', '-k'], None),
+    'stray-word': (['run', '-k', '{k}', 'stray'], 'stray'),
+    'missing-kernel': (['run', '-k', '/nonexistent/kernel'], '/nonexistent/kernel'),
+    'empty-kernel-name': (['run', '-k', ''], 'kernel'),
+    'directory-as-kernel': (['run', '-k', '/'], None),
+    'device-as-kernel': (['run', '-k', '/dev/zero'], '/dev/zero'),
+    'null-as-kernel': (['run', '-k', '/dev/null'], '/dev/null'),
+    'missing-initrd': (['run', '-k', '{k}', '-i', '/nonexistent/initrd'], '/nonexistent/initrd'),
+    'directory-as-initrd': (['run', '-k', '{k}', '-i', '/'], None),
+    'memory-zero': (['run', '-k', '{k}', '-m', '0'], 'memory'),
+    'memory-text': (['run', '-k', '{k}', '-m', 'much'], 'much'),
+    'memory-negative': (['run', '-k', '{k}', '-m', '-5'], None),
+    'memory-unit': (['run', '-k', '{k}', '-m', '5X'], '5X'),
+    'memory-overflow': (['run', '-k', '{k}', '-m', '99999999999999999999G'], None),
+    'memory-wraps': (['run', '-k', '{k}', '-m', '18014398509481984K'], None),
+    'memory-more-than-the-host': (['run', '-k', '{k}', '-m', '1000G'], None),
+    'memory-too-small-for-kernel': (['run', '-k', '{k}', '-m', '4M'], None),
+    'memory-too-small-for-initrd': (['run', '-k', '{k}', '-i', '{big}', '-m', '64M'], None),
+    'cpus-zero': (['run', '-k', '{k}', '-c', '0'], 'cpus'),
+    'cpus-many': (['run', '-k', '{k}', '-c', '9'], 'cpus'),
+    'cpus-text': (['run', '-k', '{k}', '-c', 'two'], 'two'),
+    'cpus-fraction': (['run', '-k', '{k}', '-c', '1.5'], '1.5'),
+    'engine-unknown': (['run', '-k', '{k}', '--engine', 'steam'], 'steam'),
+    'engine-pv': (['run', '-k', '{k}', '--engine', 'pv'], 'pv'),
+    'engine-kvm': (['run', '-k', '{k}', '--engine', 'kvm'], 'kvm'),
+    'bt-mode-unknown': (['run', '-k', '{k}', '--bt-mode', 'magic'], 'magic'),
+    'serial-unknown': (['run', '-k', '{k}', '--serial', 'smoke'], 'smoke'),
+    'serial-file-nowhere': (['run', '-k', '{k}', '--serial', 'file:/nonexistent/out'], '/nonexistent/out'),
+    'append-too-long': (['run', '-k', '{k}', '-a', 'x' * 5000], None),
+    'text-as-kernel': (['run', '-k', '{text}'], None),
+    'noise-as-kernel': (['run', '-k', '{noise}'], None),
+    'empty-file-as-kernel': (['run', '-k', '{empty}'], None),
+    'elf-program-as-kernel': (['run', '-k', '{program}'], None),
+    'initramfs-as-kernel': (['run', '-k', '{i}'], None),
+    'kernel-cut-to-100': (['run', '-k', '{cut100}'], None),
+    'kernel-cut-to-600': (['run', '-k', '{cut600}'], None),
+    'kernel-cut-to-half': (['run', '-k', '{cuthalf}'], None),
+    'kernel-cut-by-a-page': (['run', '-k', '{cutpage}'], None),
+}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory, kernel, initramfs, program):
+    d = tmp_path_factory.mktemp('images')
+    with open(kernel, 'rb') as f:
+        image = f.read()
+    contents = {'text': b'Hello, I am no kernel.\n' * 1000, 'noise': random.Random(1).randbytes(1 << 20),
+                'empty': b'', 'cut100': image[:100], 'cut600': image[:600],
+                'cuthalf': image[:len(image) // 2], 'cutpage': image[:-65536]}
+    paths = {'k': kernel, 'i': initramfs, 'program': program, 'big': str(d / 'big')}
+    for name, data in contents.items():
+        path = d / name
+        path.write_bytes(data)
+        paths[name] = str(path)
+    with open(paths['big'], 'wb') as f:
+        f.truncate(200 << 20)
+    return paths
+
+
+@pytest.mark.parametrize('name', TABLE)
+def test_refused(program, files, name):
+    args, says = TABLE[name]
+    refused([program] + [files[a[1:-1]] if a[:1] == '{' else a for a in args], says)
+
+
+def test_unreadable_kernel(program, kernel, tmp_path):
+    if os.getuid() == 0:
+        pytest.skip('root reads everything')
+    path = tmp_path / 'secret'
+    path.write_bytes(b'x')
+    path.chmod(0)
+    refused([program, 'run', '-k', str(path)], str(path))
+
+
+def test_flipped_headers(program, kernel, tmp_path):
+    """Random damage to the kernel's header: refused in one line, or accepted; with --check nothing runs."""
+    with open(kernel, 'rb') as f:
+        image = bytearray(f.read())
+    rng = random.Random(20)
+    path = tmp_path / 'flipped'
+    for _ in range(40):
+        damaged = bytearray(image)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(0x1e0, 0x270)
+            damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        r = subprocess.run([program, 'run', '--check', '-q', '-k', str(path), '-m', '256M'],
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        assert r.returncode in (0, STATUS), f'status {r.returncode}: {r.stderr}'
+        assert len(r.stderr.splitlines()) == (r.returncode == STATUS), r.stderr
+
+
+@pytest.mark.parametrize('args', [['version'], ['help'], ['--help'], ['--version'], ['run', '--help'],
+                                  ['run', '--dump-options'], ['doctor']])
+def test_words_that_answer(program, args):
+    r = subprocess.run([program] + args, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                       timeout=60, check=False)
+    assert r.returncode == 0, r.stderr
+    assert r.stdout.strip()
+
+
+def test_doctor_names_the_engines(program):
+    r = subprocess.run([program, 'doctor'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                       timeout=60, check=False)
+    assert r.returncode == 0
+    for engine in ('bt', 'kvm'):
+        assert engine in r.stdout
