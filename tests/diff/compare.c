@@ -7,9 +7,10 @@
  * Not compared: FIP, FDP and FOP (the translator runs x87 code elsewhere), CR2 when the end was no
  * page fault, the P bit of page faults beyond user
  * addresses (Linux always sets it), what ENTER and PUSHA had pushed when
- * they faulted, undefined flags of AAA and its like, and, unless
- * policy.fault_flags is set, arithmetic flags at a fault in the middle of a stream: the translator
- * does not compute flags it has proven dead.
+ * they faulted, undefined flags of AAA and its like, registers
+ * and memory after a gather or scatter that faulted, CR2's place in the page for wide accesses,
+ * and, unless policy.fault_flags is set, arithmetic flags at a fault in the middle of a stream: the
+ * translator does not compute flags it has proven dead.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -129,6 +130,27 @@ static bool partial_push(const struct diff_case *c, const struct diff_result *n)
            in.mnemonic == ZYDIS_MNEMONIC_PUSHAD;
 }
 
+/*
+ * The end is a fault of a gather or scatter: which elements beyond the faulting one are done, and
+ * what of the destination is cleared early, is the CPU's (SDM 2C VPGATHERDD).
+ */
+static bool partial_vector(const struct diff_case *c, const struct diff_result *n)
+{
+    struct x86_insn in;
+
+    return n->vector != X86_BP && insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
+           in.mem.vsib;
+}
+
+/* More than 8 bytes: which byte of the page an access faults at depends on masks and microcode. */
+static bool wide_access(const struct diff_case *c, const struct diff_result *n)
+{
+    struct x86_insn in;
+
+    return insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
+           (in.mem.size > 128 || in.encoding == X86_ENC_EVEX);
+}
+
 /* Flags the manuals leave undefined after instructions that 64-bit code cannot run on the host. */
 static u64 undefined_flags(const struct diff_case *c)
 {
@@ -171,7 +193,8 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
         u32 ignore = n->vector == X86_PF && n->cr2 >= BIT64(47) - PAGE_SIZE ? PFEC_P : 0;
         diff64(&t, "error", n->error | ignore, s->error | ignore);
         if (n->vector == X86_PF)
-            diff64(&t, "cr2", n->cr2, s->cr2);
+            diff64(&t, "cr2", n->cr2 & (wide_access(c, n) ? PAGE_MASK : ~(u64)0),
+                   s->cr2 & (wide_access(c, n) ? PAGE_MASK : ~(u64)0));
     }
     diff64(&t, "rip", n->regs.rip, s->regs.rip);
     if (c->stream && n->vector != X86_BP && !policy.fault_flags)
@@ -183,11 +206,15 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
     for (unsigned i = 0; i < 16; i++)
         diff64(&t, gpr_name[i], n->regs.gpr[i], s->regs.gpr[i]);
     for (unsigned i = 0; i < X86_NSEG; i++)
-        diff64(&t, seg_name[i], n->regs.sel[i], s->regs.sel[i]);
+        /* IRET to user mode clears the RPL of null selectors (SDM 2A IRET). */
+        if ((n->regs.sel[i] | s->regs.sel[i]) & ~3u)
+            diff64(&t, seg_name[i], n->regs.sel[i], s->regs.sel[i]);
     diff64(&t, "fs_base", n->regs.fs_base, s->regs.fs_base);
     diff64(&t, "gs_base", n->regs.gs_base, s->regs.gs_base);
-    diff_xstate(&t, n->regs.xsave, s->regs.xsave);
-    if (!partial_push(c, n))
+    bool partial = partial_vector(c, n);
+    if (!partial)
+        diff_xstate(&t, n->regs.xsave, s->regs.xsave);
+    if (!partial && !partial_push(c, n))
         diff_mem(&t, n->mem, s->mem);
     return !t.differs;
 }

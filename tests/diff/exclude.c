@@ -99,6 +99,8 @@ const char *exclude_reason(const struct x86_insn *in)
             if (in->bytes[i] == 0xf2 || in->bytes[i] == 0xf3)
                 return "AMD's CPUs take a repeat prefix for the condition";
         return NULL;
+    case ZYDIS_MNEMONIC_INT1:
+        return "hypervisors that intercept it report another RIP";
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
         return "Intel and AMD disagree on whether ModRM is fetched";

@@ -216,12 +216,26 @@ static bool takes_selector(const struct x86_insn *in)
     }
 }
 
+static bool vector_insn(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].kind == X86_OP_VEC || in->op[i].kind == X86_OP_MMX ||
+            in->op[i].kind == X86_OP_MASK)
+            return true;
+    return false;
+}
+
 /* Values without which most instances of an instruction would only fault or do nothing. */
 static void season(struct rng *r, struct diff_case *c, const struct x86_insn *in, u64 target)
 {
     u64 *g = c->init.gpr;
     u8 reg;
 
+    if (in->category == ZYDIS_CATEGORY_IOSTRINGOP) {
+        /* Whether a count of 0 is looked at before IOPL is the CPU's. */
+        g[X86_RCX] = 1 + rnd_below(r, 1000);
+        return;
+    }
     if (in->category == ZYDIS_CATEGORY_STRINGOP) {
         g[X86_RDI] = dress(r, in, gen_target(r, in->opsize));
         g[X86_RSI] = dress(r, in, gen_target(r, in->opsize));
@@ -363,14 +377,20 @@ bool gen_form_case(u64 seed, const struct form *f, struct diff_case *c)
         if (!aim(r, c, &in, target))
             return false;
     }
-    if (takes_selector(&in))
+    if (takes_selector(&in)) {
+        c->init.rflags &= ~RFLAGS_AC; /* the order of #AC and others is the CPU's */
         season_selectors(r, c, &in, target);
-    else
+    } else
         season(r, c, &in, target);
     if (in.imm_size && (in.op[0].kind == X86_OP_PTR)) {
         gen_patch(&in, in.imm_off, in.imm_size, CODE_VA + rnd_below(r, CODE_SIZE));
         gen_patch(&in, in.length - 2u, 2, rnd_selector(r));
     }
+    /* Which vector accesses AC checks differs between vendors and from the manuals. */
+    if (in.mnemonic == ZYDIS_MNEMONIC_ENTER || vector_insn(&in))
+        c->init.rflags &= ~RFLAGS_AC;
+    for (unsigned i = 0; i < 8 && c->mode == 32; i++)
+        c->init.gpr[i] = (u32)c->init.gpr[i];
     if (exclude_reason(&in))
         return false;
     if (place < 97 && rnd_percent(r, 4)) /* whole: a CPU may refuse what it has not all read */

@@ -139,6 +139,12 @@ void print_current(void)
     report_case(&oracle_cases()[current]);
 }
 
+static void print_end(const struct diff_result *n)
+{
+    printf("  native ended with vector %u at %llx, error %x, cr2 %llx\n", n->vector,
+           (unsigned long long)n->regs.rip, n->error, (unsigned long long)n->cr2);
+}
+
 static void report(unsigned i, const char *text)
 {
     const struct recipe rc = recipes[i];
@@ -159,14 +165,12 @@ static void report(unsigned i, const char *text)
         if (again[0])
             text = again;
         report_case(&oracle_cases()[0]);
-        printf("  native ended with vector %u at %llx\n", oracle_results()[0].vector,
-               (unsigned long long)oracle_results()[0].regs.rip);
+        print_end(&oracle_results()[0]);
         oracle_cases()[0] = save;
         oracle_results()[0] = keep_result;
     } else {
         report_case(&oracle_cases()[i]);
-        printf("  native ended with vector %u at %llx\n", oracle_results()[i].vector,
-               (unsigned long long)oracle_results()[i].regs.rip);
+        print_end(&oracle_results()[i]);
     }
     printf("%s", text);
     fflush(stdout);
