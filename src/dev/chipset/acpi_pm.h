@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ACPI fixed hardware (ACPI 6.5 4.8.3): PM1a event and control blocks and the PM timer. */
+#ifndef TRIVISOR_DEV_CHIPSET_ACPI_PM_H
+#define TRIVISOR_DEV_CHIPSET_ACPI_PM_H
+
+#include "core/vm.h"
+
+#define ACPI_PM_BASE 0x600
+/* From the base: what the FADT tells. */
+#define ACPI_PM1A_EVT 0 /* 4 bytes: status, enable */
+#define ACPI_PM1A_CNT 4 /* 2 bytes */
+#define ACPI_PM_TMR 8   /* 4 bytes; the counter has 32 bits (TMR_VAL_EXT) */
+#define ACPI_PM_SIZE 16
+#define ACPI_SCI_IRQ 9
+
+/* SLP_TYP of \_S5 in the DSDT. */
+#define ACPI_S5_SLP_TYP 5
+
+struct acpi_pm_config {
+    u16 base;
+    struct irq_line sci; /* level-triggered */
+};
+
+/* NULL: no memory, or the ports are taken. The device belongs to the VM. */
+struct device *acpi_pm_create(struct vm *vm, const struct acpi_pm_config *cfg);
+/* The power button is pressed: asks the guest to shut down. VM lock held. */
+void acpi_pm_power_button(struct device *d);
+
+#endif
