@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "board/acpi.h"
+#include "board/boot.h"
+#include "board/layout.h"
+#include "test.h"
+
+static u8 area[LAYOUT_BIOS_SIZE];
+
+static const u8 *at(u64 addr)
+{
+    assert_in_range(addr, LAYOUT_BIOS, LAYOUT_BIOS + LAYOUT_BIOS_SIZE - 1);
+    return area + (addr - LAYOUT_BIOS);
+}
+
+static void sums_to_zero(const u8 *p, u64 n)
+{
+    u8 sum = 0;
+
+    for (u64 i = 0; i < n; i++)
+        sum = (u8)(sum + p[i]);
+    assert_int_equal(sum, 0);
+}
+
+static const u8 *find(const u8 *xsdt, const char *signature)
+{
+    for (u32 i = 36; i < get_le32(xsdt + 4); i += 8)
+        if (!memcmp(at(get_le64(xsdt + i)), signature, 4))
+            return at(get_le64(xsdt + i));
+    return NULL;
+}
+
+static void acpi__tables_are_whole_and_linked(void **state)
+{
+    static const char *const wanted[] = {"FACP", "APIC", "MCFG", "SSDT"};
+
+    (void)state;
+    for (unsigned ncpus = 1; ncpus <= 8; ncpus++) {
+        const u8 *rsdp, *xsdt, *rsdt, *fadt, *madt;
+        unsigned lapics = 0;
+
+        memset(area, 0, sizeof(area));
+        assert_int_equal(acpi_build(area, sizeof(area), LAYOUT_BIOS, ncpus), LAYOUT_BIOS);
+        rsdp = at(LAYOUT_BIOS);
+        assert_memory_equal(rsdp, "RSD PTR ", 8);
+        sums_to_zero(rsdp, 20);
+        sums_to_zero(rsdp, 36);
+        xsdt = at(get_le64(rsdp + 24));
+        rsdt = at(get_le32(rsdp + 16));
+        sums_to_zero(xsdt, get_le32(xsdt + 4));
+        sums_to_zero(rsdt, get_le32(rsdt + 4));
+        for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
+            const u8 *t = find(xsdt, wanted[i]);
+
+            assert_non_null(t);
+            sums_to_zero(t, get_le32(t + 4));
+        }
+        fadt = find(xsdt, "FACP");
+        assert_memory_equal(at(get_le32(fadt + 40)), "DSDT", 4);
+        sums_to_zero(at(get_le32(fadt + 40)), get_le32(at(get_le32(fadt + 40)) + 4));
+        assert_memory_equal(at(get_le32(fadt + 36)), "FACS", 4);
+        madt = find(xsdt, "APIC");
+        for (u32 i = 44; i < get_le32(madt + 4); i += madt[i + 1]) {
+            assert_true(madt[i + 1] >= 2);
+            lapics += madt[i] == 0;
+        }
+        assert_int_equal(lapics, ncpus);
+    }
+}
+
+static void acpi__says_when_there_is_no_room(void **state)
+{
+    (void)state;
+    for (u64 size = 0; size < 1800; size += 13)
+        assert_int_equal(acpi_build(area, size > 900 ? 900 : size, LAYOUT_BIOS, 8), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acpi__tables_are_whole_and_linked),
+        cmocka_unit_test(acpi__says_when_there_is_no_room),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "test.h"
+
+static struct config c;
+static char err[256];
+
+static int parse(const char *line)
+{
+    static char copy[512];
+    char *argv[32];
+    int argc = 0;
+
+    strcpy(copy, line);
+    for (char *w = strtok(copy, " "); w; w = strtok(NULL, " "))
+        argv[argc++] = w;
+    config_defaults(&c);
+    err[0] = 0;
+    return config_parse(&c, argc, argv, err, sizeof(err));
+}
+
+static void config__defaults_come_from_the_table(void **state)
+{
+    (void)state;
+    unsetenv("TRIVISOR_ENGINE");
+    assert_int_equal(parse(""), 0);
+    assert_string_equal(c.engine, "auto");
+    assert_int_equal(c.memory, 512ull << 20);
+    assert_int_equal(c.cpus, 1);
+    assert_string_equal(c.serial, "stdio");
+    assert_null(c.kernel);
+    assert_false(c.stats);
+}
+
+static void config__takes_every_spelling(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("-m 1G -c2 --kernel=k --initrd i -a x --stats -q"), 0);
+    assert_int_equal(c.memory, 1ull << 30);
+    assert_int_equal(c.cpus, 2);
+    assert_string_equal(c.kernel, "k");
+    assert_string_equal(c.initrd, "i");
+    assert_string_equal(c.append, "x");
+    assert_true(c.stats);
+    assert_true(c.quiet);
+    assert_int_equal(parse("-m 1G --memory 64"), 0);
+    assert_int_equal(c.memory, 64ull << 20);
+}
+
+static void config__refuses_with_one_line(void **state)
+{
+    static const char *const lines[] = {"--nonsense",   "-z",
+                                        "-m",           "-m 0",
+                                        "-m x",         "-m -5",
+                                        "-m 1X",        "-m 1GG",
+                                        "-m 99999999T", "-m 99999999999999999999",
+                                        "-m 1",         "-c 0",
+                                        "-c 9",         "-c",
+                                        "-c 1x",        "--cpus=",
+                                        "--engine x",   "--engine ",
+                                        "--serial x",   "--serial file:",
+                                        "--stats=1",    "stray",
+                                        "--",           "-",
+                                        "--kernel=",    "--bt-mode fast",
+                                        "--=",          "-c 18446744073709551617"};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+        if (parse(lines[i]) != -EINVAL)
+            fail_msg("'%s' was taken", lines[i]);
+        assert_true(err[0] && !strchr(err, '\n'));
+    }
+}
+
+static void config__reads_the_environment_last(void **state)
+{
+    (void)state;
+    setenv("TRIVISOR_ENGINE", "bt", 1);
+    assert_int_equal(parse(""), 0);
+    assert_string_equal(c.engine, "bt");
+    assert_true(c.engine_by_env);
+    assert_int_equal(parse("--engine auto"), 0);
+    assert_string_equal(c.engine, "auto");
+    setenv("TRIVISOR_ENGINE", "vax", 1);
+    assert_int_equal(parse(""), -EINVAL);
+    assert_non_null(strstr(err, "TRIVISOR_ENGINE"));
+    unsetenv("TRIVISOR_ENGINE");
+}
+
+static void config__memory_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        int r;
+        u64 bytes;
+    } cases[] = {{"512", 0, 512ull << 20}, {"4096K", 0, 4ull << 20}, {"2g", 0, 2ull << 30},
+                 {"1T", 0, 1ull << 40},    {"3GiB", 0, 3ull << 30},  {"3MB", 0, 3ull << 20},
+                 {"", -EINVAL, 0},         {"G", -EINVAL, 0},        {"1 G", -EINVAL, 0},
+                 {"1.5G", -EINVAL, 0},     {"0x10", -EINVAL, 0},     {"16777216T", -ERANGE, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        u64 v = 0;
+
+        assert_int_equal(config_parse_memory(cases[i].text, &v), cases[i].r);
+        if (!cases[i].r)
+            assert_true(v == cases[i].bytes);
+    }
+}
+
+static void config__the_table_is_sound(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < config_n_options; i++) {
+        const struct option_row *o = &config_options[i];
+
+        assert_true(o->help && o->help[strlen(o->help) - 1] == '.');
+        assert_true((o->type == OPTION_FLAG) == !o->arg);
+        assert_true(o->type != OPTION_CHOICE || o->choices);
+        assert_true(o->type == OPTION_CHOICE || o->type == OPTION_STRING || !o->value || o->max);
+        for (size_t k = 0; k < i; k++) {
+            assert_string_not_equal(o->name, config_options[k].name);
+            assert_true(!o->letter || o->letter != config_options[k].letter);
+            assert_true(o->field != config_options[k].field);
+        }
+    }
+}
+
+static void config__everything_printed_names_every_option(void **state)
+{
+    void (*print[])(FILE *) = {config_print_help, config_print_mdoc, config_print_dump};
+
+    (void)state;
+    for (size_t p = 0; p < ARRAY_SIZE(print); p++) {
+        char *text = NULL;
+        size_t size;
+        FILE *f = open_memstream(&text, &size);
+
+        print[p](f);
+        fclose(f);
+        for (size_t i = 0; i < config_n_options; i++)
+            assert_non_null(strstr(text, config_options[i].name));
+        free(text);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(config__defaults_come_from_the_table),
+        cmocka_unit_test(config__takes_every_spelling),
+        cmocka_unit_test(config__refuses_with_one_line),
+        cmocka_unit_test(config__reads_the_environment_last),
+        cmocka_unit_test(config__memory_sizes),
+        cmocka_unit_test(config__the_table_is_sound),
+        cmocka_unit_test(config__everything_printed_names_every_option),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Locks, events, threads and the event loop of the host layer. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "core/host.h"
+#include "test.h"
+
+#define MS 1000000ull
+
+static struct host_mutex lock;
+static unsigned counter;
+
+static void count(void *opaque)
+{
+    for (unsigned i = 0; i < 20000; i++) {
+        host_mutex_lock(&lock);
+        (*(unsigned *)opaque)++;
+        host_mutex_unlock(&lock);
+    }
+}
+
+static void host__mutex_excludes(void **state)
+{
+    struct host_thread *t[4];
+
+    (void)state;
+    host_mutex_init(&lock);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(host_thread_create(&t[i], "count", count, &counter), 0);
+    for (unsigned i = 0; i < 4; i++)
+        host_thread_join(t[i]);
+    assert_int_equal(counter, 80000);
+}
+
+static struct host_event ping, pong;
+
+static void play(void *opaque)
+{
+    (void)opaque;
+    for (unsigned i = 0; i < 2000; i++) {
+        if (!host_event_wait(&ping, UINT64_MAX))
+            return;
+        host_event_set(&pong);
+    }
+}
+
+static void host__event_wakes_its_waiter(void **state)
+{
+    struct host_thread *t;
+    u64 before = host_monotonic_ns();
+
+    (void)state;
+    assert_false(host_event_wait(&pong, 5 * MS));
+    assert_true(host_monotonic_ns() - before >= 5 * MS);
+    assert_int_equal(host_thread_create(&t, "play", play, NULL), 0);
+    for (unsigned i = 0; i < 2000; i++) {
+        host_event_set(&ping);
+        assert_true(host_event_wait(&pong, 10000 * MS));
+    }
+    host_thread_join(t);
+    host_event_set(&ping);
+    host_event_set(&ping);
+    assert_true(host_event_wait(&ping, 0));
+    assert_false(host_event_wait(&ping, 0));
+}
+
+static unsigned posts, fires, reads;
+static int pipe_fd[2];
+
+static void on_post(void *opaque)
+{
+    (void)opaque;
+    posts++;
+}
+
+static void on_timer(void *opaque)
+{
+    (void)opaque;
+    if (++fires < 3)
+        host_loop_timer(host_monotonic_ns() + MS, on_timer, NULL);
+    else
+        host_loop_stop();
+}
+
+static void on_pipe(void *opaque, u32 events)
+{
+    char c;
+
+    (void)opaque;
+    assert_true(events & EPOLLIN);
+    assert_int_equal(read(pipe_fd[0], &c, 1), 1);
+    reads++;
+}
+
+static void host__loop_runs_posts_timers_and_descriptors(void **state)
+{
+    (void)state;
+    assert_int_equal(pipe(pipe_fd), 0);
+    assert_int_equal(write(pipe_fd[1], "abc", 3), 3);
+    assert_int_equal(host_loop_add_fd(pipe_fd[0], EPOLLIN, on_pipe, NULL), 0);
+    host_loop_post(on_post, NULL);
+    host_loop_post(on_post, NULL);
+    host_loop_timer(host_monotonic_ns() + 20 * MS, on_timer, NULL);
+    assert_int_equal(host_loop_run(), 0);
+    assert_int_equal(posts, 2);
+    assert_int_equal(fires, 3);
+    assert_int_equal(reads, 3);
+    host_loop_del_fd(pipe_fd[0]);
+    close(pipe_fd[0]);
+    close(pipe_fd[1]);
+}
+
+static int null_fd;
+static unsigned null_reads;
+
+static void on_null(void *opaque, u32 events)
+{
+    (void)opaque;
+    (void)events;
+    if (++null_reads == 3) {
+        host_loop_mod_fd(null_fd, 0);
+        host_loop_timer(host_monotonic_ns() + 5 * MS, on_timer, NULL);
+    }
+}
+
+/* epoll refuses what is always ready; the loop serves it all the same, and not when told not to. */
+static void host__loop_serves_files_epoll_refuses(void **state)
+{
+    (void)state;
+    fires = 2;
+    null_fd = open("/dev/null", O_RDONLY);
+    assert_int_equal(host_loop_add_fd(null_fd, EPOLLIN, on_null, NULL), 0);
+    assert_int_equal(host_loop_run(), 0);
+    assert_int_equal(null_reads, 3);
+    host_loop_del_fd(null_fd);
+    close(null_fd);
+}
+
+static void host__ram_is_zeroed_and_measured(void **state)
+{
+    struct host_ram r;
+
+    (void)state;
+    assert_int_equal(host_ram_alloc(&r, 8 << 20), 0);
+    for (u64 i = 0; i < r.size; i += 4096)
+        assert_int_equal(((u8 *)r.ptr)[i], 0);
+    host_ram_free(&r);
+    assert_true(host_total_memory() > 16 << 20);
+    assert_true(host_tsc_khz() > 100000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(host__mutex_excludes),
+        cmocka_unit_test(host__event_wakes_its_waiter),
+        cmocka_unit_test(host__loop_runs_posts_timers_and_descriptors),
+        cmocka_unit_test(host__loop_serves_files_epoll_refuses),
+        cmocka_unit_test(host__ram_is_zeroed_and_measured),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
