@@ -193,8 +193,8 @@ def build_suite(where):
 
 SUITES = {
     'format': lambda s: command(s, ['tools/format.sh', '--check'], 120),
-    'lint': lambda s: command(s, ['tools/lint.py'], 120),
     'gcc': build_suite('build'),
+    'lint': lambda s: command(s, ['tools/lint.py'], 120),
     'clang': build_suite('build-clang'),
     'unit': lambda s: meson_suite(s, 'build', 'unit', 600),
     'unit-clang': lambda s: meson_suite(s, 'build-clang', 'unit', 600),

@@ -23,7 +23,6 @@ def refused(argv, names=None, cwd=None):
 
 # {k} and {i} stand for a good kernel and initramfs; the second item must be in the message.
 TABLE = {
-    'no-command': ([], None),
     'unknown-command': (['fly'], 'fly'),
     'no-kernel': (['run'], 'kernel'),
     'unknown-option': (['run', '--wings', '-k', '{k}'], 'wings'),
@@ -91,6 +90,12 @@ def files(tmp_path_factory, kernel, initramfs, program):
 def test_refused(program, files, name):
     args, says = TABLE[name]
     refused([program] + [files[a[1:-1]] if a[:1] == '{' else a for a in args], says)
+
+
+def test_no_command(program):
+    r = subprocess.run([program], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+                       check=False)
+    assert r.returncode == STATUS and 'run' in r.stderr and not r.stdout
 
 
 def test_unreadable_kernel(program, kernel, tmp_path):
