@@ -4,14 +4,24 @@
 #include <stdio.h>
 
 #include "backend/char/char.h"
+#include "board/e820.h"
 #include "board/layout.h"
 #include "board/pc_priv.h"
+#include "dev/chipset/acpi_pm.h"
 #include "dev/chipset/debug_exit.h"
+#include "dev/chipset/i8042.h"
 #include "dev/chipset/irqchip.h"
+#include "dev/chipset/pit.h"
+#include "dev/chipset/ports.h"
 #include "dev/chipset/pvpanic.h"
+#include "dev/chipset/rtc.h"
 #include "dev/chipset/uart.h"
 
-_Static_assert(LAYOUT_IOAPIC_ID == IRQCHIP_IOAPIC_ID, "the MADT shows the I/O APIC's id");
+/* The tables tell the guest what the devices are. */
+_Static_assert(LAYOUT_IOAPIC_ID == IRQCHIP_IOAPIC_ID, "MADT");
+_Static_assert(LAYOUT_PM_PORT == ACPI_PM_BASE && LAYOUT_IRQ_SCI == ACPI_SCI_IRQ, "FADT");
+_Static_assert(ACPI_S5_SLP_TYP == 5, "\\_S5 in the DSDT");
+_Static_assert(RTC_CENTURY == 0x32, "FADT");
 
 /* A device could not be made: no memory, or a mistake in the layout. */
 static int refuse(struct pc *pc, const char *name)
@@ -20,24 +30,64 @@ static int refuse(struct pc *pc, const char *name)
     return -ENOMEM;
 }
 
+static int create_timers(struct pc *pc, struct device *irq)
+{
+    struct pit_config pit = {.irq = irqchip_isa_line(irq, 0)};
+    struct rtc_config rtc = {.irq = irqchip_isa_line(irq, 8),
+                             .ram_below_4g = e820_low_ram(pc->cfg->memory),
+                             .ram_above_4g = e820_high_ram(pc->cfg->memory)};
+
+    if (!pit_create(&pc->vm, &pit))
+        return refuse(pc, "interval timer");
+    if (!rtc_create(&pc->vm, &rtc))
+        return refuse(pc, "real-time clock");
+    return 0;
+}
+
+static int create_serial(struct pc *pc, struct device *irq)
+{
+    struct uart_config com1 = {.base = UART_COM1, .irq = irqchip_isa_line(irq, UART_COM1_IRQ)};
+
+    pc->console = char_open(&pc->vm, pc->cfg->serial, pc->err, pc->err_size);
+    if (!pc->console)
+        return -EINVAL;
+    com1.chr = pc->console;
+    return uart_create(&pc->vm, &com1) ? 0 : refuse(pc, "serial port");
+}
+
+static int create_platform(struct pc *pc, struct device *irq)
+{
+    struct i8042_config kbc = {.kbd_irq = irqchip_isa_line(irq, 1),
+                               .aux_irq = irqchip_isa_line(irq, 12)};
+    struct acpi_pm_config pm = {.base = LAYOUT_PM_PORT,
+                                .sci = irqchip_isa_line(irq, LAYOUT_IRQ_SCI)};
+
+    if (!i8042_create(&pc->vm, &kbc))
+        return refuse(pc, "keyboard controller");
+    pc->pm = acpi_pm_create(&pc->vm, &pm);
+    if (!pc->pm)
+        return refuse(pc, "power management");
+    if (!ports_create(&pc->vm))
+        return refuse(pc, "reset ports");
+    if (!debug_exit_create(&pc->vm, DEBUG_EXIT_PORT))
+        return refuse(pc, "test exit device");
+    if (!pvpanic_create(&pc->vm, PVPANIC_PORT))
+        return refuse(pc, "panic device");
+    return 0;
+}
+
 int pc_create_devices(struct pc *pc)
 {
-    struct vm *vm = &pc->vm;
-    struct device *irq = irqchip_create(vm);
-    struct uart_config com1 = {.base = UART_COM1};
+    struct device *irq = irqchip_create(&pc->vm);
+    int r = 0;
 
     if (!irq)
         return refuse(pc, "interrupt controllers");
-    pc->console = char_open(vm, pc->cfg->serial, pc->err, pc->err_size);
-    if (!pc->console)
-        return -EINVAL;
-    com1.irq = irqchip_isa_line(irq, UART_COM1_IRQ);
-    com1.chr = pc->console;
-    if (!uart_create(vm, &com1))
-        return refuse(pc, "serial port");
-    if (!debug_exit_create(vm, DEBUG_EXIT_PORT))
-        return refuse(pc, "test exit device");
-    if (!pvpanic_create(vm, PVPANIC_PORT))
-        return refuse(pc, "panic device");
-    return 0;
+    r = create_timers(pc, irq);
+    if (!r)
+        r = create_platform(pc, irq);
+    /* Last, for it takes the terminal. */
+    if (!r)
+        r = create_serial(pc, irq);
+    return r;
 }

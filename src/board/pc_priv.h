@@ -20,6 +20,7 @@ struct pc {
     struct host_ram ram;
     const struct config *cfg;
     struct chardev *console;
+    struct device *pm;
     struct pc_intx intx[PC_PCI_LINES];
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char *err;                   /* while it is built */
