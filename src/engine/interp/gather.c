@@ -94,11 +94,12 @@ enum interp_result gather_exec(struct interp *in, const struct x86_insn *insn)
     unsigned wide = l.index > l.data ? l.index : l.data;
     unsigned n = vector_length(insn) / wide;
     unsigned reg = insn->op[l.scatter ? 2 : 0].reg; /* data; a gather's VEX mask is operand 2 */
-    u64 k = 0;
+    u64 k = 0, kfull = 0;
     xv_get(s, reg, data);
     xv_get(s, insn->mem.index, index);
     if (evex) {
-        k = xv_get_mask(s, insn->mask) & (BIT64(n) - 1);
+        kfull = xv_get_mask(s, insn->mask);
+        k = kfull & (BIT64(n) - 1);
     } else {
         xv_get(s, insn->op[2].reg, vmask);
         for (unsigned i = 0; i < n; i++)
@@ -113,16 +114,16 @@ enum interp_result gather_exec(struct interp *in, const struct x86_insn *insn)
         if (ok)
             k &= ~BIT64(i);
     }
+    /* Cut short: only the lanes done change. At the end upper parts are cleared too. */
     if (!l.scatter)
-        xv_set(s, reg, data, n * l.data);
+        xv_set(s, reg, data, ok ? n * l.data : sizeof data);
     if (evex) {
-        xv_set_mask(s, insn->mask, k);
+        xv_set_mask(s, insn->mask, ok ? 0 : (kfull & ~(BIT64(n) - 1)) | k);
     } else {
-        memset(vmask, 0, sizeof vmask);
         for (unsigned i = 0; i < n; i++)
-            if ((k >> i) & 1)
-                memset(vmask + i * l.data, 0xff, l.data);
-        xv_set(s, insn->op[2].reg, vmask, 32);
+            if (!((k >> i) & 1))
+                memset(vmask + i * l.data, 0, l.data);
+        xv_set(s, insn->op[2].reg, vmask, ok ? 0 : sizeof vmask);
     }
     if (!ok)
         interp_raise_fault(in);

@@ -60,7 +60,26 @@
 #define X86F_TBM BIT64(42)
 #define X86F_3DNOW BIT64(43)
 #define X86F_CLZERO BIT64(44)
+#define X86F_AVX512DQ BIT64(45)
+#define X86F_IFMA BIT64(46)
+#define X86F_AVX512PF BIT64(47)
+#define X86F_AVX512ER BIT64(48)
+#define X86F_AVX512CD BIT64(49)
+#define X86F_AVX512BW BIT64(50)
+#define X86F_AVX512VL BIT64(51)
+#define X86F_VBMI BIT64(52)
+#define X86F_VBMI2 BIT64(53)
+#define X86F_VNNI BIT64(54)
+#define X86F_BITALG BIT64(55)
+#define X86F_VPOPCNT BIT64(56)
+#define X86F_4VNNIW BIT64(57)
+#define X86F_4FMAPS BIT64(58)
+#define X86F_VP2INTERSECT BIT64(59)
+#define X86F_FP16 BIT64(60)
+#define X86F_BF16 BIT64(61)
 u64 interp_features(const struct x86_cpu_model *model);
+/* Those an AVX-512 instruction needs besides AVX512F. */
+u64 interp_avx512_features(u16 isa_set);
 
 typedef enum interp_result interp_handler(struct interp *in, const struct x86_insn *insn);
 

@@ -30,9 +30,42 @@ static bool mask_bytes(const struct x86_insn *insn)
            insn->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
+static bool stores(const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->nops; i++)
+        if (insn->op[i].kind == X86_OP_MEM)
+            return insn->op[i].write;
+    return false;
+}
+
+/* Elements go to or come from consecutive places, as many as the mask has bits. */
+static bool packs(u16 mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_VPCOMPRESSB:
+    case ZYDIS_MNEMONIC_VPCOMPRESSW:
+    case ZYDIS_MNEMONIC_VPCOMPRESSD:
+    case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+    case ZYDIS_MNEMONIC_VCOMPRESSPS:
+    case ZYDIS_MNEMONIC_VCOMPRESSPD:
+    case ZYDIS_MNEMONIC_VPEXPANDB:
+    case ZYDIS_MNEMONIC_VPEXPANDW:
+    case ZYDIS_MNEMONIC_VPEXPANDD:
+    case ZYDIS_MNEMONIC_VPEXPANDQ:
+    case ZYDIS_MNEMONIC_VEXPANDPS:
+    case ZYDIS_MNEMONIC_VEXPANDPD:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Exception classes without "NF" suppress the faults of masked lanes. */
 static bool suppresses(const struct x86_insn *insn)
 {
+    if (insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
+        insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB)
+        return false; /* quadwords from memory, masked by the byte */
     switch (insn->exc_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
@@ -56,7 +89,7 @@ bool masked_operand(const struct x86_insn *insn)
         return false;
     if (mask_vector(insn, &elem) || mask_bytes(insn))
         return true;
-    return insn->encoding == X86_ENC_EVEX && insn->mask && suppresses(insn);
+    return insn->encoding == X86_ENC_EVEX && insn->mask && (stores(insn) || suppresses(insn));
 }
 
 static unsigned vector_bits(const struct x86_insn *insn)
@@ -82,8 +115,7 @@ static u64 active(struct interp *in, const struct x86_insn *insn, unsigned elem,
         return act;
     }
     u64 k = xv_get_mask(s, insn->mask);
-    if (insn->category == ZYDIS_CATEGORY_COMPRESS || insn->category == ZYDIS_CATEGORY_EXPAND ||
-        insn->category == ZYDIS_CATEGORY_VBMI2) {
+    if (packs(insn->mnemonic)) {
         /* The first as many elements as there are lanes in the mask. */
         unsigned count = (unsigned)__builtin_popcountll(k & all);
         return count >= 64 ? ~(u64)0 : BIT64(count) - 1;
@@ -95,19 +127,6 @@ static u64 active(struct interp *in, const struct x86_insn *insn, unsigned elem,
         if ((k >> i) & 1)
             act |= BIT64(i % n);
     return act;
-}
-
-static bool compresses(const struct x86_insn *insn)
-{
-    switch (insn->mnemonic) {
-    case ZYDIS_MNEMONIC_VPCOMPRESSB:
-    case ZYDIS_MNEMONIC_VPCOMPRESSW:
-    case ZYDIS_MNEMONIC_VPEXPANDB:
-    case ZYDIS_MNEMONIC_VPEXPANDW:
-        return true;
-    default:
-        return insn->category != ZYDIS_CATEGORY_VBMI2;
-    }
 }
 
 static enum interp_result unsupported(struct interp *in, const struct x86_insn *insn)
@@ -158,15 +177,15 @@ enum interp_result masked_exec(struct interp *in, const struct x86_insn *insn)
     if (mask_bytes(insn))
         return bytes_exec(in, insn);
     mask_vector(insn, &elem);
-    if (!compresses(insn) || !elem || elem > 8 || size % elem)
+    if (!elem || elem > 8 || size % elem)
         return vector_plain(in, insn);
     unsigned n = size / elem;
     u64 ea = im_ea(in, insn), act = active(in, insn, elem, n), lin0;
-    bool write = false;
-    for (unsigned i = 0; i < insn->nops; i++)
-        if (insn->op[i].kind == X86_OP_MEM)
-            write = insn->op[i].write;
+    bool write = stores(insn);
     im_linear_ok(in, insn->mem.seg, ea, 1, write, &lin0);
+    vector_align(in, insn, lin0);
+    if (write && !suppresses(insn))
+        im_lin_probe_write(in, im_linear(in, insn->mem.seg, ea, size, true), size, im_access(in));
     u8 *buf = in->bounce + (lin0 & 63);
     memset(buf, 0, size);
     for (unsigned i = 0; i < n; i++) {

@@ -148,11 +148,12 @@ enum interp_result i_enter(struct interp *in, const struct x86_insn *insn)
         at = wrap(in, at - size);
         im_write(in, X86_SS, at, size, frame_ptr & size_mask(size));
     }
-    /* The final stack pointer must be usable for a write too (SDM 2A ENTER). */
+    /* The final stack pointer must be usable for a write (SDM 2A ENTER). */
     u64 final = wrap(in, at - (u16)insn->imm[0]);
     u64 lin = im_linear(in, X86_SS, final, size, true);
+    im_align(in, lin, size);
     im_lin_probe_write(in, lin, size, im_access(in));
-    io_set_gpr(in, X86_RBP, size, frame_ptr);
+    io_set_gpr(in, X86_RBP, stack_width(in), frame_ptr);
     is_set_sp(in, final);
     return INTERP_OK;
 }

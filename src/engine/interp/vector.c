@@ -55,6 +55,8 @@ static enum vector_class classify(const struct x86_insn *insn, u64 *features)
         *features = extensions[i].features;
         if (insn->isa_ext == ZYDIS_ISA_EXT_SSE4 && insn->isa_set == ZYDIS_ISA_SET_SSE42)
             *features = X86F_SSE42;
+        if (extensions[i].class == VC_AVX512)
+            *features |= interp_avx512_features(insn->isa_set);
         if (insn->encoding == X86_ENC_EVEX)
             return VC_AVX512;
         if (insn->encoding == X86_ENC_VEX && extensions[i].class == VC_SSE)
@@ -193,6 +195,53 @@ static void real_environment(const struct x86_insn *insn, u8 *env)
     memcpy(env, w, sizeof w);
 }
 
+/* Legacy SSE instructions of exception class 4 that allow any alignment (SDM 2A table 2-20). */
+static bool unaligned_class4(u16 mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Must the operand be aligned to its size? */
+static bool wants_aligned(const struct interp *in, const struct x86_insn *insn)
+{
+    switch (insn->exc_class) {
+    case ZYDIS_EXCEPTION_CLASS_SSE1:
+    case ZYDIS_EXCEPTION_CLASS_AVX1:
+    case ZYDIS_EXCEPTION_CLASS_E1:
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+        return true;
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE4:
+        /* MXCSR.MM (AMD) lifts the rule. */
+        return insn->mem.size == 128 && !unaligned_class4(insn->mnemonic) &&
+               !(in->s->xsave[XS_MXCSR + 2] & 2);
+    default:
+        return false;
+    }
+}
+
+void vector_align(struct interp *in, const struct x86_insn *insn, u64 lin)
+{
+    unsigned size = insn->mem.size / 8u;
+    bool aligned = wants_aligned(in, insn);
+    if (aligned && (lin & (size - 1)))
+        interp_raise_err(in, X86_GP, 0);
+    if (!(size & (size - 1)))
+        im_align(in, lin, size);
+}
+
 enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
 {
     const struct x86_op *op = mem_operand(insn);
@@ -202,8 +251,7 @@ enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
     if (size == 0 || size > 512)
         return no_native(in, insn);
     u64 lin = im_linear(in, insn->mem.seg, im_ea(in, insn), size, op->write);
-    if (size <= 8 && !(size & (size - 1)))
-        im_align(in, lin, size);
+    vector_align(in, insn, lin);
     /* The copy sits at the same offset in a cache line, so that alignment faults are the host's. */
     u8 *buf = in->bounce + (lin & 63);
     if (!op->write) {
