@@ -26,6 +26,7 @@ static unsigned upper(const struct bus *b, u64 addr)
     return lo;
 }
 
+/* Callers copy what they found: a device may add and remove regions while it is called. */
 static const struct bus_region *find(const struct bus *b, u64 addr)
 {
     unsigned i = upper(b, addr);
@@ -126,8 +127,10 @@ u64 bus_read(struct bus *b, u64 addr, unsigned size)
     const struct bus_region *r = find(b, addr);
     u64 val = 0;
 
-    if (r && size <= r->size - (addr - r->base))
-        return region_read(r, addr - r->base, size);
+    if (r && size <= r->size - (addr - r->base)) {
+        struct bus_region copy = *r;
+        return region_read(&copy, addr - copy.base, size);
+    }
     if (!r && (size == 1 || !find(b, addr + size - 1))) {
         if (b->strict)
             log_warn("%s: read of %u bytes at %#llx: nobody there", b->name, size,
@@ -144,7 +147,8 @@ void bus_write(struct bus *b, u64 addr, unsigned size, u64 val)
     const struct bus_region *r = find(b, addr);
 
     if (r && size <= r->size - (addr - r->base)) {
-        region_write(r, addr - r->base, size, val);
+        struct bus_region copy = *r;
+        region_write(&copy, addr - copy.base, size, val);
         return;
     }
     if (!r && (size == 1 || !find(b, addr + size - 1))) {
