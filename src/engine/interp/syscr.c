@@ -2,6 +2,7 @@
 /* Control and debug registers, and the instructions that manage translations and caches. */
 #include <string.h>
 
+#include "base/log.h"
 #include "engine/interp/system_priv.h"
 
 #define CR0_WRITABLE                                                                               \
@@ -20,12 +21,20 @@ static void gp(struct interp *in)
     interp_raise_err(in, X86_GP, 0);
 }
 
+void iload_pdptes(struct interp *in, u64 cr3, u64 pdpte[4])
+{
+    const struct x86_walk_mem *m = in->ops->walk_mem ? in->ops->walk_mem(in->opaque) : NULL;
+    if (!m)
+        log_error("PAE paging: the engine gives no access to physical memory for the PDPTEs");
+    if (!m || !x86_load_pdptes(m, cr3, pdpte))
+        gp(in);
+}
+
 /* Loads the PDPTEs of cr3 into *s or raises #GP(0). */
 static void load_pdptes(struct interp *in, u64 cr3)
 {
     u64 pdpte[4];
-    if (!x86_load_pdptes(in->ops->walk_mem(in->opaque), cr3, pdpte))
-        gp(in);
+    iload_pdptes(in, cr3, pdpte);
     memcpy(in->s->pdpte, pdpte, sizeof(pdpte));
 }
 

@@ -151,6 +151,9 @@ void ifar_return_code(struct interp *in, u16 sel, struct idesc *d);
 void ifar_return_stack(struct interp *in, u16 sel, unsigned rpl, bool to64, struct idesc *d,
                        struct x86_seg *seg, bool *null);
 
+/* Reads the PDPTEs cr3 points to; raises #GP(0) for reserved bits (syscr.c). */
+void iload_pdptes(struct interp *in, u64 cr3, u64 pdpte[4]);
+
 /* --- tasks (task.c) */
 enum itask_cause { ITASK_JMP, ITASK_CALL, ITASK_IRET };
 /* Switches to the TSS with selector sel, already read as d. has_error: push error on the new

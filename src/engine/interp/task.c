@@ -188,9 +188,8 @@ void itask_switch(struct interp *in, u16 sel, enum itask_cause cause, bool has_e
     bool new_cr3 = (s->cr0 & CR0_PG) && wide;
     if (new_cr3) {
         cr3 = t.cr3;
-        if (x86_pae_paging(s->cr0, s->cr4, s->efer) &&
-            !x86_load_pdptes(in->ops->walk_mem(in->opaque), cr3, pdpte))
-            interp_raise_err(in, X86_GP, 0);
+        if (x86_pae_paging(s->cr0, s->cr4, s->efer))
+            iload_pdptes(in, cr3, pdpte);
     }
     if (cause != ITASK_CALL)
         idesc_set_busy(in, s->tr.sel, false);
