@@ -223,7 +223,7 @@ bool guest_result(const u8 *ram, const struct x86_vcpu_state *s, struct diff_res
 /* --- comparison and report (compare.c, report.c)
  * ---------------------------------------------------- */
 struct compare_policy {
-    bool fault_flags; /* compare flags at faults in the middle of a stream */
+    bool fault_flags; /* compare arithmetic flags at faults */
     bool rf;          /* compare RF */
 };
 extern struct compare_policy policy;

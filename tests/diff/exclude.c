@@ -99,6 +99,11 @@ const char *exclude_reason(const struct x86_insn *in)
             if (in->bytes[i] == 0xf2 || in->bytes[i] == 0xf3)
                 return "AMD's CPUs take a repeat prefix for the condition";
         return NULL;
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+        if (in->mode == 32 && in->encoding == X86_ENC_VEX && in->bytes[in->vex_off + 2] & 0x80)
+            return "with W set, AMD's CPUs refuse it in 32-bit code and Intel's do not";
+        return NULL;
     case ZYDIS_MNEMONIC_INT1:
         return "hypervisors that intercept it report another RIP";
     case ZYDIS_MNEMONIC_UD0:

@@ -343,6 +343,8 @@ static void mutate(struct rng *r, struct x86_insn *in)
     d = x86_decode(&m, b, sizeof(b), in->mode, false);
     if (d == X86_DECODE_OK ? exclude_reason(&m) != NULL : exclude_bytes(b, in->mode) != NULL)
         return;
+    if (d == X86_DECODE_OK && m.length < in->length) /* no second instruction behind it */
+        memset(b + m.length, CODE_FILL, (size_t)(in->length - m.length));
     memcpy(in->bytes, b, in->length);
 }
 

@@ -331,7 +331,7 @@ static const char usage[] =
     "  --form-filter S   only forms whose mnemonic contains S\n"
     "  --keep-going      do not stop at the first difference; summary by form\n"
     "  --max-reports N   print at most N differences in full\n"
-    "  --strict-flags    compare arithmetic flags at faults in streams too\n"
+    "  --strict-flags    compare arithmetic flags at faults in bt modes too\n"
     "  --skip-unsupported  what the subject says it does not do is no difference\n"
     "  --verbose         show cases that could not be compared\n"
     "  --list-forms\n"
