@@ -22,16 +22,18 @@ void vcpu_post(struct vcpu *v, u32 events)
     host_event_set(&v->wake);
 }
 
-u64 vcpu_tsc(struct vcpu *v)
+u64 vcpu_tsc_offset(struct vcpu *v)
 {
     struct x86_vcpu_state s;
-    u64 offset = 0;
 
     if (v->tsc_offset)
-        offset = *v->tsc_offset;
-    else if (!v->vm->engine->get_state(v, &s))
-        offset = s.tsc_offset;
-    return v->vm->read_tsc() + offset;
+        return *v->tsc_offset;
+    return v->vm->engine->get_state(v, &s) ? 0 : s.tsc_offset;
+}
+
+u64 vcpu_tsc(struct vcpu *v)
+{
+    return v->vm->read_tsc() + vcpu_tsc_offset(v);
 }
 
 static void fail(struct vcpu *v, const char *what)

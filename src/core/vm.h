@@ -147,5 +147,7 @@ void vcpu_post(struct vcpu *v, u32 events);
 
 /* The guest's TSC on this vCPU, now. On the vCPU's thread, or before vCPUs run. */
 u64 vcpu_tsc(struct vcpu *v);
+/* Guest TSC - host TSC, likewise. */
+u64 vcpu_tsc_offset(struct vcpu *v);
 
 #endif
