@@ -354,8 +354,8 @@ static void fill_raw(struct x86_insn *insn, const ZydisDecodedInstruction *z)
     }
 }
 
-/* Far pointers in memory have at most a 32-bit offset on AMD's CPUs: REX.W only undoes an
- * operand-size prefix (APM 3, CALL far, JMP far, LFS). */
+/* Far pointers in memory have at most a 32-bit offset on AMD's CPUs: REX.W only widens
+ * what CALL pushes (APM 3, CALL far, JMP far, LFS). */
 static void amd_far_pointer(struct x86_insn *insn)
 {
     unsigned reg = insn->modrm >> 3 & 7;
@@ -365,7 +365,8 @@ static void amd_far_pointer(struct x86_insn *insn)
                 (insn->opcode == 0xb2 || insn->opcode == 0xb4 || insn->opcode == 0xb5);
     if (insn->encoding != X86_ENC_LEGACY || !(branch || load) || !(insn->rex & 8))
         return;
-    insn->opsize = 4;
+    if (load)
+        insn->opsize = 4;
     insn->mem.size = 48;
     for (unsigned i = 0; i < insn->nops; i++)
         if (insn->op[i].kind == X86_OP_MEM)

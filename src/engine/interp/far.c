@@ -345,8 +345,10 @@ enum interp_result ifar_branch(struct interp *in, const struct x86_insn *insn)
     bool call = insn->mnemonic == ZYDIS_MNEMONIC_CALL;
     if (insn->opcode != 0xff)
         return branch(in, (u16)insn->imm[1], insn->imm[0], insn->opsize, call);
+    /* On AMD's CPUs the offset has 32 bits even if REX.W widens what is pushed. */
+    unsigned size = insn->mem.size / 8u - 2u;
     u64 ea = im_ea(in, insn), wrap = size_mask(insn->addrsize);
-    u64 off = im_read(in, insn->mem.seg, ea, insn->opsize);
-    u16 sel = (u16)im_read(in, insn->mem.seg, (ea + insn->opsize) & wrap, 2);
+    u64 off = im_read(in, insn->mem.seg, ea, size);
+    u16 sel = (u16)im_read(in, insn->mem.seg, (ea + size) & wrap, 2);
     return branch(in, sel, off, insn->opsize, call);
 }

@@ -180,8 +180,7 @@ enum interp_result isys_arpl(struct interp *in, const struct x86_insn *insn)
     u16 dst = (u16)io_read(in, insn, 0), src = (u16)io_read(in, insn, 1);
     bool raise = (dst & 3) < (src & 3);
     if (raise)
-        dst = (u16)((dst & ~3u) | (src & 3));
-    io_write(in, insn, 0, dst);
+        io_write(in, insn, 0, (u16)((dst & ~3u) | (src & 3)));
     set_zf(in, raise);
     return INTERP_OK;
 }
