@@ -6,10 +6,10 @@
  *
  * Not compared: FIP, FDP and FOP (the translator runs x87 code elsewhere); CR2 when the end was no
  * page fault; the P bit of page faults beyond user addresses (Linux always sets it); what ENTER and
- * PUSHA had pushed when they faulted; undefined flags of AAA and its like; registers and memory
- * after a gather or scatter that faulted; CR2's place in the page for wide accesses; and, unless
- * policy.fault_flags is set, arithmetic flags at a fault: the translator does not compute flags it
- * has proven dead, and a fault makes them visible.
+ * PUSHA had pushed and POPA popped when they faulted; undefined flags of AAA and its like;
+ * registers and memory after a gather or scatter that faulted; CR2's place in the page for wide
+ * accesses; and, unless policy.fault_flags is set, arithmetic flags at a fault: the translator does
+ * not compute flags it has proven dead, and a fault makes them visible.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -147,7 +147,18 @@ static bool wide_access(const struct diff_case *c, const struct diff_result *n)
     struct x86_insn in;
 
     return insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
-           (in.mem.size > 128 || in.encoding == X86_ENC_EVEX);
+           (in.mem.size > 128 || in.encoding == X86_ENC_EVEX ||
+            in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+            in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU);
+}
+
+/* POPA has filled some registers when it faults. */
+static bool partial_pop(const struct diff_case *c, const struct diff_result *n)
+{
+    struct x86_insn in;
+
+    return n->vector != X86_BP && insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
+           (in.mnemonic == ZYDIS_MNEMONIC_POPA || in.mnemonic == ZYDIS_MNEMONIC_POPAD);
 }
 
 /* Flags the manuals leave undefined after instructions that 64-bit code cannot run on the host. */
@@ -203,8 +214,10 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
         n->vector != X86_DB) /* CPUs differ between iterations of a string instruction */
         mask |= RFLAGS_RF;
     diff64(&t, "rflags", n->regs.rflags & mask, s->regs.rflags & mask);
+    bool popa = partial_pop(c, n);
     for (unsigned i = 0; i < 16; i++)
-        diff64(&t, gpr_name[i], n->regs.gpr[i], s->regs.gpr[i]);
+        if (!popa || i == X86_RSP)
+            diff64(&t, gpr_name[i], n->regs.gpr[i], s->regs.gpr[i]);
     for (unsigned i = 0; i < X86_NSEG; i++)
         /* IRET to user mode clears the RPL of null selectors (SDM 2A IRET). */
         if ((n->regs.sel[i] | s->regs.sel[i]) & ~3u)
