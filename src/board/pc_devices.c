@@ -16,11 +16,13 @@
 #include "dev/chipset/pvpanic.h"
 #include "dev/chipset/rtc.h"
 #include "dev/chipset/uart.h"
+#include "dev/pci/host.h"
 
 /* The tables tell the guest what the devices are. */
 _Static_assert(LAYOUT_IOAPIC_ID == IRQCHIP_IOAPIC_ID, "MADT");
 _Static_assert(LAYOUT_PM_PORT == ACPI_PM_BASE && LAYOUT_IRQ_SCI == ACPI_SCI_IRQ, "FADT");
 _Static_assert(ACPI_S5_SLP_TYP == 5, "\\_S5 in the DSDT");
+_Static_assert(PCI_RESET_PORT == 0xcf9 && PCI_RESET_VALUE == 0x06, "FADT");
 _Static_assert(RTC_CENTURY == 0x32, "FADT");
 
 /* A device could not be made: no memory, or a mistake in the layout. */
@@ -55,6 +57,28 @@ static int create_serial(struct pc *pc, struct device *irq)
     return uart_create(&pc->vm, &com1) ? 0 : refuse(pc, "serial port");
 }
 
+/* Port windows are what the ISA devices leave: firmware's habit is to begin at 4 KiB multiples. */
+#define PCI_IO 0x1000
+#define PCI_IO_SIZE 0xf000
+
+static int create_pci(struct pc *pc, struct device *irq)
+{
+    static const u8 isa[PC_PCI_LINES] = LAYOUT_PCI_IRQS;
+    struct pci_host_config pci = {.ecam_base = LAYOUT_ECAM,
+                                  .ecam_size = LAYOUT_ECAM_SIZE,
+                                  .msi = irqchip_msi(irq),
+                                  .io = {PCI_IO, PCI_IO_SIZE},
+                                  .mem32 = {LAYOUT_PCI_MMIO, LAYOUT_PCI_MMIO_SIZE}};
+
+    for (unsigned i = 0; i < PC_PCI_LINES; i++) {
+        pci.intx[i] = irqchip_gsi_line(irq, LAYOUT_PCI_GSI + i);
+        pci.intx_pic[i] = irqchip_isa_line(irq, isa[i]);
+        pci.intx_irq[i] = isa[i];
+    }
+    pc->pci = pci_host_create(&pc->vm, &pci);
+    return pc->pci ? 0 : refuse(pc, "PCI host bridge");
+}
+
 static int create_platform(struct pc *pc, struct device *irq)
 {
     struct i8042_config kbc = {.kbd_irq = irqchip_isa_line(irq, 1),
@@ -76,6 +100,19 @@ static int create_platform(struct pc *pc, struct device *irq)
     return 0;
 }
 
+/* What firmware leaves behind and kernels rely on: the ELCR says which 8259 inputs are
+ * level-triggered. */
+static void set_up_like_firmware(struct pc *pc)
+{
+    static const u8 isa[PC_PCI_LINES] = LAYOUT_PCI_IRQS;
+    u32 level = BIT32(LAYOUT_IRQ_SCI);
+
+    for (unsigned i = 0; i < PC_PCI_LINES; i++)
+        level |= BIT32(isa[i]);
+    vm_pio_write(&pc->vm, 0x4d0, 1, level & 0xff);
+    vm_pio_write(&pc->vm, 0x4d1, 1, level >> 8);
+}
+
 int pc_create_devices(struct pc *pc)
 {
     struct device *irq = irqchip_create(&pc->vm);
@@ -86,8 +123,12 @@ int pc_create_devices(struct pc *pc)
     r = create_timers(pc, irq);
     if (!r)
         r = create_platform(pc, irq);
+    if (!r)
+        r = create_pci(pc, irq);
     /* Last, for it takes the terminal. */
     if (!r)
         r = create_serial(pc, irq);
+    if (!r)
+        set_up_like_firmware(pc);
     return r;
 }

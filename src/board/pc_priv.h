@@ -9,19 +9,13 @@
 
 #define PC_PCI_LINES 4
 
-/* A PCI interrupt line: an I/O APIC pin, and an 8259 input for guests that use those. */
-struct pc_intx {
-    struct irq_line gsi, isa;
-};
-
 struct pc {
     struct vm vm;
     struct vcpu vcpu[VM_VCPUS_MAX];
     struct host_ram ram;
     const struct config *cfg;
     struct chardev *console;
-    struct device *pm;
-    struct pc_intx intx[PC_PCI_LINES];
+    struct device *pm, *pci;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char *err;                   /* while it is built */
     size_t err_size;
