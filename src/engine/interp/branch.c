@@ -60,7 +60,7 @@ static u16 far_pointer(struct interp *in, const struct x86_insn *insn, u64 *off)
         return (u16)insn->imm[1];
     }
     /* In memory: offset of the operand size, then the selector. */
-    unsigned size = insn->opsize, seg = insn->mem.seg;
+    unsigned size = insn->mem.size / 8u - 2, seg = insn->mem.seg;
     u64 ea = im_ea(in, insn);
     u64 sel_ea = ea + size;
     if (insn->addrsize != 8)

@@ -64,8 +64,9 @@ static bool packs(u16 mnemonic)
 static bool suppresses(const struct x86_insn *insn)
 {
     if (insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
-        insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB)
-        return false; /* quadwords from memory, masked by the byte */
+        insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB ||
+        insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+        return false; /* elements in memory are not those the mask is for */
     switch (insn->exc_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
@@ -92,12 +93,10 @@ bool masked_operand(const struct x86_insn *insn)
     return insn->encoding == X86_ENC_EVEX && insn->mask && (stores(insn) || suppresses(insn));
 }
 
-static unsigned vector_bits(const struct x86_insn *insn)
+/* Vector length of an EVEX instruction. */
+static unsigned vector_bytes(const struct x86_insn *insn)
 {
-    for (unsigned i = 0; i < insn->nops; i++)
-        if (insn->op[i].kind == X86_OP_VEC)
-            return insn->op[i].size;
-    return 128;
+    return 16u << ((insn->bytes[insn->vex_off + 3] >> 5) & 3);
 }
 
 /* Which elements of the memory operand are accessed: bit i for element i of n. */
@@ -122,7 +121,7 @@ static u64 active(struct interp *in, const struct x86_insn *insn, unsigned elem,
     }
     unsigned lanes = n;
     if (insn->bcast || insn->category == ZYDIS_CATEGORY_BROADCAST)
-        lanes = vector_bits(insn) / (8 * elem);
+        lanes = vector_bytes(insn) / elem;
     for (unsigned i = 0; i < lanes && i < 64; i++)
         if ((k >> i) & 1)
             act |= BIT64(i % n);
@@ -140,6 +139,7 @@ static enum interp_result unsupported(struct interp *in, const struct x86_insn *
 /*
  * MASKMOVQ and its kin store the bytes of operand 0 whose mask byte in operand 1 is negative. Run
  * over a buffer of zeros and one of ones, the bytes that come out equal are those stored.
+ * MASKMOVQ makes the x87 stack MMX registers even when the store faults, as CPUs do.
  */
 static enum interp_result bytes_exec(struct interp *in, const struct x86_insn *insn)
 {
@@ -148,22 +148,16 @@ static enum interp_result bytes_exec(struct interp *in, const struct x86_insn *i
     u64 wrap = size_mask(insn->addrsize);
     u8 first[64];
     u8 *buf = in->bounce;
-    u8 x87[XS_XMM];
-    memcpy(x87, in->s->xsave, sizeof x87);
     memset(buf, 0, 64);
     if (!native_exec(in, insn, buf))
         return unsupported(in, insn);
     memcpy(first, buf, 64);
     memset(buf, 0xff, 64);
     native_exec(in, insn, buf);
-    u8 after[XS_XMM]; /* MMX instructions change the x87 tags, but not when they fault */
-    memcpy(after, in->s->xsave, sizeof after);
-    memcpy(in->s->xsave, x87, sizeof x87);
     for (unsigned i = 0; i < size; i++)
         if (buf[i] == first[i])
             im_lin_probe_write(in, im_linear(in, insn->mem.seg, (ea + i) & wrap, 1, true), 1,
                                im_access(in));
-    memcpy(in->s->xsave, after, sizeof after);
     for (unsigned i = 0; i < size; i++)
         if (buf[i] == first[i])
             im_lin_write(in, im_linear(in, insn->mem.seg, (ea + i) & wrap, 1, true), 1, buf[i],
@@ -183,8 +177,9 @@ enum interp_result masked_exec(struct interp *in, const struct x86_insn *insn)
     u64 ea = im_ea(in, insn), act = active(in, insn, elem, n), lin0;
     bool write = stores(insn);
     im_linear_ok(in, insn->mem.seg, ea, 1, write, &lin0);
-    vector_align(in, insn, lin0);
-    if (write && !suppresses(insn))
+    if (act)
+        vector_align(in, insn, lin0);
+    if (write && act && !suppresses(insn))
         im_lin_probe_write(in, im_linear(in, insn->mem.seg, ea, size, true), size, im_access(in));
     u8 *buf = in->bounce + (lin0 & 63);
     memset(buf, 0, size);

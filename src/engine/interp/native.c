@@ -264,6 +264,14 @@ static unsigned put_vex(struct enc *e, const struct x86_insn *insn, unsigned i, 
     return i + 3;
 }
 
+static bool register_in_immediate(const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->nops; i++)
+        if (insn->op[i].enc == ZYDIS_OPERAND_ENCODING_IS4)
+            return true;
+    return false;
+}
+
 static void encode(struct enc *e, const struct x86_insn *insn, bool mem)
 {
     enum gpr_field g = gpr_field(insn);
@@ -292,6 +300,9 @@ static void encode(struct enc *e, const struct x86_insn *insn, bool mem)
             i = (unsigned)insn->disp_off + insn->disp_size;
         while (i < insn->length)
             put(e, insn->bytes[i++]);
+        /* A register in an immediate has three bits outside 64-bit mode. */
+        if (insn->mode != 64 && register_in_immediate(insn))
+            e->b[e->n - 1] &= 0x7f;
     }
     put(e, RET);
 }

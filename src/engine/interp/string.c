@@ -42,7 +42,9 @@ static void count_down(struct interp *in, const struct x86_insn *insn, const str
     io_set_gpr(in, X86_RCX, insn->addrsize, left);
     if (left && !stop) {
         in->next_rip = in->s->rip;
-        in->s->rflags |= RFLAGS_RF;
+        /* AMD's CPUs do not show it to anyone; here it keeps the breakpoint quiet. */
+        if (!in->model || !in->model->amd || (in->s->dr7 & DR7_ENABLED))
+            in->s->rflags |= RFLAGS_RF;
     }
 }
 

@@ -222,13 +222,11 @@ static bool wants_aligned(const struct interp *in, const struct x86_insn *insn)
     case ZYDIS_EXCEPTION_CLASS_E1:
     case ZYDIS_EXCEPTION_CLASS_E1NF:
         return true;
-    case ZYDIS_EXCEPTION_CLASS_SSE2:
-    case ZYDIS_EXCEPTION_CLASS_SSE4:
-        /* MXCSR.MM (AMD) lifts the rule. */
-        return insn->mem.size == 128 && !unaligned_class4(insn->mnemonic) &&
-               !(in->s->xsave[XS_MXCSR + 2] & 2);
     default:
-        return false;
+        /* MXCSR.MM (AMD) lifts the rule; SHA instructions differ by vendor: left to the host. */
+        return insn->encoding == X86_ENC_LEGACY && insn->mem.size == 128 &&
+               !unaligned_class4(insn->mnemonic) && insn->isa_ext != ZYDIS_ISA_EXT_SHA &&
+               !(in->s->xsave[XS_MXCSR + 2] & 2);
     }
 }
 
@@ -238,8 +236,23 @@ void vector_align(struct interp *in, const struct x86_insn *insn, u64 lin)
     bool aligned = wants_aligned(in, insn);
     if (aligned && (lin & (size - 1)))
         interp_raise_err(in, X86_GP, 0);
-    if (!(size & (size - 1)))
-        im_align(in, lin, size);
+    switch (size) {
+    case 10: /* m80 */
+        im_align(in, lin, 8);
+        break;
+    case 28: /* x87 images */
+    case 108:
+        im_align(in, lin, 4);
+        break;
+    case 14:
+    case 94:
+        im_align(in, lin, 2);
+        break;
+    default:
+        if (!(size & (size - 1)))
+            im_align(in, lin, size);
+        break;
+    }
 }
 
 enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
@@ -260,7 +273,8 @@ enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
     }
     struct im_rmw m;
     im_rmw(in, lin, size, im_access(in), &m);
-    if (op->read)
+    /* x87 stores are left out when they raise an unmasked exception. */
+    if (op->read || insn->isa_ext == ZYDIS_ISA_EXT_X87)
         im_rmw_get(in, &m, buf);
     if (!native_exec(in, insn, buf))
         return no_native(in, insn);
@@ -268,6 +282,31 @@ enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
         (insn->mnemonic == ZYDIS_MNEMONIC_FNSTENV || insn->mnemonic == ZYDIS_MNEMONIC_FNSAVE))
         real_environment(insn, buf);
     im_rmw_put(in, &m, buf);
+    return INTERP_OK;
+}
+
+/* VPEXTRQ and VPINSRQ outside 64-bit mode: Intel's CPUs ignore VEX.W, AMD's do not decode it. */
+static bool wide_only(const struct interp *in, const struct x86_insn *insn)
+{
+    if (!in->model || !in->model->amd)
+        return false;
+    if (insn->mnemonic != ZYDIS_MNEMONIC_VPEXTRD && insn->mnemonic != ZYDIS_MNEMONIC_VPINSRD)
+        return false;
+    return insn->bytes[insn->vex_off] != 0xc5 && (insn->bytes[insn->vex_off + 2] & 0x80);
+}
+
+/* VZEROALL and VZEROUPPER outside 64-bit mode reach registers 0 to 7 only. */
+static enum interp_result zero_low_half(struct interp *in, const struct x86_insn *insn)
+{
+    u8 zero[64] = {0}, v[64];
+    (void)insn;
+    for (unsigned r = 0; r < 8; r++) {
+        xv_get(in->s, r, v);
+        if (insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+            xv_set(in->s, r, zero, 64);
+        else
+            xv_set(in->s, r, v, 16);
+    }
     return INTERP_OK;
 }
 
@@ -288,5 +327,12 @@ enum interp_result ivector(struct interp *in, const struct x86_insn *insn)
         return gather_exec(in, insn);
     if (masked_operand(insn))
         return masked_exec(in, insn);
+    if (insn->mode != 64) {
+        if (wide_only(in, insn))
+            interp_raise(in, X86_UD);
+        if (insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL ||
+            insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
+            return zero_low_half(in, insn);
+    }
     return vector_plain(in, insn);
 }

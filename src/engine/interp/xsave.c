@@ -61,8 +61,16 @@ static void x87_out(struct interp *in, const struct x86_insn *insn, u8 *area)
 static void x87_in(struct interp *in, const struct x86_insn *insn, const u8 *area)
 {
     u8 *x = xc_use(in->s, XC_X87);
+    u16 fcw, fsw;
     memcpy(x, area, 8);
     x[5] = 0;
+    /* As the CPU loads them: reserved bits of FCW fixed, FSW.ES and B derived. */
+    memcpy(&fcw, x + XS_FCW, 2);
+    memcpy(&fsw, x + XS_FSW, 2);
+    fcw = (u16)((fcw & 0x1f3f) | 0x40);
+    fsw = (u16)((fsw & 0x7f7f) | (fsw & ~fcw & 0x3f ? 0x8080 : 0));
+    memcpy(x + XS_FCW, &fcw, 2);
+    memcpy(x + XS_FSW, &fsw, 2);
     memcpy(x + XS_FIP, area + XS_FIP, 16);
     if (!(insn->rex & 8)) {
         memset(x + XS_FIP + 4, 0, 4);
