@@ -30,7 +30,8 @@ void host_end(void)
 }
 
 /* One write a message, so that threads' lines do not mix. */
-static void log_to_stderr(enum log_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void log_to_stderr(enum log_level level,
+                                                                const char *fmt, va_list ap)
 {
     static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
     struct termios tio;

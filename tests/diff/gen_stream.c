@@ -267,7 +267,7 @@ static void jump_forward(struct builder *b)
             put_rel(b, code, 2, 1, 1, target);
             break;
         }
-        /* fall through */
+        __attribute__((fallthrough));
     default:
         code[0] = (u8)(0x70 | rnd_below(r, 16));
         put_rel(b, code, 2, 1, 1, target);
