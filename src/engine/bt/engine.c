@@ -304,6 +304,7 @@ static int bt_vcpu_create(struct vcpu *v)
     }
     c->env = bt_window_env(c, 0, 0);
     c->env->self = (u64)(uintptr_t)c;
+    v->tsc_offset = &c->env->s.tsc_offset;
     c->env->ibl_mask = (u64)(BT_IBL_SIZE - 1) << BT_IBL_SHIFT;
     c->env->arith_mask = (u32)RFLAGS_ARITH;
     c->env->keep_if = 0xfd;
