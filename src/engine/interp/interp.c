@@ -134,14 +134,14 @@ static interp_handler *resolve(const struct x86_insn *insn)
     return h ? h : undefined;
 }
 
-/* After an instruction: single-step and watchpoint traps. A MOV SS shadow holds them back (SDM 3A
- * 6.8.3). */
+/* After an instruction: single-step and watchpoint traps. A MOV SS shadow drops the former and
+ * holds the latter back (SDM 3A 6.8.3). */
 static enum interp_result trap_after(struct interp *in, bool tf, enum interp_result r)
 {
     struct x86_vcpu_state *s = in->s;
     if (r == INTERP_SHUTDOWN)
         return r;
-    if (tf && !in->suppress_tf) {
+    if (tf && !in->suppress_tf && s->int_shadow != 2) {
         s->dr6 |= DR6_BS;
         s->db_pending = 1;
     }

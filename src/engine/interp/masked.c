@@ -65,7 +65,8 @@ static bool suppresses(const struct x86_insn *insn)
 {
     if (insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB ||
         insn->mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB ||
-        insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+        insn->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW ||
+        insn->mnemonic == ZYDIS_MNEMONIC_VCVTNE2PS2BF16)
         return false; /* elements in memory are not those the mask is for */
     switch (insn->exc_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
@@ -154,10 +155,8 @@ static enum interp_result bytes_exec(struct interp *in, const struct x86_insn *i
     memcpy(first, buf, 64);
     memset(buf, 0xff, 64);
     native_exec(in, insn, buf);
-    for (unsigned i = 0; i < size; i++)
-        if (buf[i] == first[i])
-            im_lin_probe_write(in, im_linear(in, insn->mem.seg, (ea + i) & wrap, 1, true), 1,
-                               im_access(in));
+    /* Faults are those of the whole operand (checked on AMD's CPUs; the SDM leaves it open). */
+    im_lin_probe_write(in, im_linear(in, insn->mem.seg, ea, size, true), size, im_access(in));
     for (unsigned i = 0; i < size; i++)
         if (buf[i] == first[i])
             im_lin_write(in, im_linear(in, insn->mem.seg, (ea + i) & wrap, 1, true), 1, buf[i],
@@ -177,9 +176,11 @@ enum interp_result masked_exec(struct interp *in, const struct x86_insn *insn)
     u64 ea = im_ea(in, insn), act = active(in, insn, elem, n), lin0;
     bool write = stores(insn);
     im_linear_ok(in, insn->mem.seg, ea, 1, write, &lin0);
-    if (act)
-        vector_align(in, insn, lin0);
-    if (write && act && !suppresses(insn))
+    if (act) {
+        vector_align_gp(in, insn);
+        vector_align_ac(in, insn, lin0);
+    }
+    if (write && !suppresses(insn))
         im_lin_probe_write(in, im_linear(in, insn->mem.seg, ea, size, true), size, im_access(in));
     u8 *buf = in->bounce + (lin0 & 63);
     memset(buf, 0, size);

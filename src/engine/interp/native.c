@@ -212,6 +212,8 @@ static bool drop_w(const struct x86_insn *insn, enum gpr_field g)
     if (insn->opcode_map == 1 && insn->opcode >= 0x90 && insn->opcode <= 0x93 &&
         insn->encoding == X86_ENC_VEX)
         return false;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI || insn->mnemonic == ZYDIS_MNEMONIC_VPCMPESTRM)
+        return true;
     return g != GPR_NONE || (insn->mem.present && insn->mem.size == 32);
 }
 

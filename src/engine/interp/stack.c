@@ -153,7 +153,7 @@ enum interp_result i_enter(struct interp *in, const struct x86_insn *insn)
     u64 lin = im_linear(in, X86_SS, final, size, true);
     im_align(in, lin, size);
     im_lin_probe_write(in, lin, size, im_access(in));
-    io_set_gpr(in, X86_RBP, stack_width(in), frame_ptr);
+    io_set_gpr(in, X86_RBP, size, frame_ptr);
     is_set_sp(in, final);
     return INTERP_OK;
 }

@@ -53,6 +53,8 @@ static enum vector_class classify(const struct x86_insn *insn, u64 *features)
         if (extensions[i].ext != insn->isa_ext)
             continue;
         *features = extensions[i].features;
+        if (insn->isa_set == ZYDIS_ISA_SET_SSE3X87)
+            return VC_X87; /* FISTTP */
         if (insn->isa_ext == ZYDIS_ISA_EXT_SSE4 && insn->isa_set == ZYDIS_ISA_SET_SSE42)
             *features = X86F_SSE42;
         if (extensions[i].class == VC_AVX512)
@@ -230,12 +232,18 @@ static bool wants_aligned(const struct interp *in, const struct x86_insn *insn)
     }
 }
 
-void vector_align(struct interp *in, const struct x86_insn *insn, u64 lin)
+void vector_align_gp(struct interp *in, const struct x86_insn *insn)
+{
+    u64 lin;
+    unsigned size = insn->mem.size / 8u;
+    im_linear_ok(in, insn->mem.seg, im_ea(in, insn), 1, false, &lin);
+    if (wants_aligned(in, insn) && (lin & (size - 1)))
+        interp_raise_err(in, X86_GP, 0);
+}
+
+void vector_align_ac(struct interp *in, const struct x86_insn *insn, u64 lin)
 {
     unsigned size = insn->mem.size / 8u;
-    bool aligned = wants_aligned(in, insn);
-    if (aligned && (lin & (size - 1)))
-        interp_raise_err(in, X86_GP, 0);
     switch (size) {
     case 10: /* m80 */
         im_align(in, lin, 8);
@@ -255,6 +263,11 @@ void vector_align(struct interp *in, const struct x86_insn *insn, u64 lin)
     }
 }
 
+static bool is_x87(const struct x86_insn *insn)
+{
+    return insn->isa_ext == ZYDIS_ISA_EXT_X87 || insn->isa_set == ZYDIS_ISA_SET_SSE3X87;
+}
+
 enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
 {
     const struct x86_op *op = mem_operand(insn);
@@ -263,8 +276,9 @@ enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
     unsigned size = (insn->mem.size + 7u) / 8u;
     if (size == 0 || size > 512)
         return no_native(in, insn);
+    vector_align_gp(in, insn);
     u64 lin = im_linear(in, insn->mem.seg, im_ea(in, insn), size, op->write);
-    vector_align(in, insn, lin);
+    vector_align_ac(in, insn, lin);
     /* The copy sits at the same offset in a cache line, so that alignment faults are the host's. */
     u8 *buf = in->bounce + (lin & 63);
     if (!op->write) {
@@ -274,7 +288,7 @@ enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
     struct im_rmw m;
     im_rmw(in, lin, size, im_access(in), &m);
     /* x87 stores are left out when they raise an unmasked exception. */
-    if (op->read || insn->isa_ext == ZYDIS_ISA_EXT_X87)
+    if (op->read || is_x87(insn))
         im_rmw_get(in, &m, buf);
     if (!native_exec(in, insn, buf))
         return no_native(in, insn);
@@ -285,14 +299,16 @@ enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
     return INTERP_OK;
 }
 
-/* VPEXTRQ and VPINSRQ outside 64-bit mode: Intel's CPUs ignore VEX.W, AMD's do not decode it. */
+/* VEX forms of VPEXTRQ and VPINSRQ outside 64-bit mode: Intel's CPUs ignore VEX.W, AMD's do not
+ * decode it. */
 static bool wide_only(const struct interp *in, const struct x86_insn *insn)
 {
     if (!in->model || !in->model->amd)
         return false;
     if (insn->mnemonic != ZYDIS_MNEMONIC_VPEXTRD && insn->mnemonic != ZYDIS_MNEMONIC_VPINSRD)
         return false;
-    return insn->bytes[insn->vex_off] != 0xc5 && (insn->bytes[insn->vex_off + 2] & 0x80);
+    return insn->encoding == X86_ENC_VEX && insn->bytes[insn->vex_off] == 0xc4 &&
+           (insn->bytes[insn->vex_off + 2] & 0x80);
 }
 
 /* VZEROALL and VZEROUPPER outside 64-bit mode reach registers 0 to 7 only. */

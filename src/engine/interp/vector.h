@@ -68,9 +68,10 @@ bool native_exec(struct interp *in, const struct x86_insn *insn, void *mem);
 /* True when the instruction needs it: lanes that are masked out must not be accessed. */
 bool masked_operand(const struct x86_insn *insn);
 enum interp_result masked_exec(struct interp *in, const struct x86_insn *insn);
-/* The checks on the address of a vector operand: #AC when alignment checks are on, #GP where the
- * instruction wants an aligned operand. */
-void vector_align(struct interp *in, const struct x86_insn *insn, u64 lin);
+/* Raises #GP where the instruction wants an aligned operand; comes before segmentation. */
+void vector_align_gp(struct interp *in, const struct x86_insn *insn);
+/* Raises #AC when alignment checks are on. */
+void vector_align_ac(struct interp *in, const struct x86_insn *insn, u64 lin);
 /* The instruction as it is, its memory operand through in->bounce. */
 enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn);
 
