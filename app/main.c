@@ -42,14 +42,14 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
-static void print_commands(FILE *out)
+static void print_commands(void)
 {
-    fprintf(out, "Usage: trivisor COMMAND [options]\n\n"
-                 "Runs virtual machines without privileges.\n\nCommands:\n");
+    printf("Usage: trivisor COMMAND [options]\n\n"
+           "Runs virtual machines without privileges.\n\nCommands:\n");
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        fprintf(out, "  %-10s%s\n", commands[i].name, commands[i].what);
-    fprintf(out, "\nThe first boot: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
-                 "More: trivisor help COMMAND, trivisor doctor, man trivisor\n");
+        printf("  %-10s%s\n", commands[i].name, commands[i].what);
+    printf("\nThe first boot: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
+           "More: trivisor help COMMAND, trivisor doctor, man trivisor\n");
 }
 
 void print_run_help(FILE *out)
@@ -76,7 +76,7 @@ static int cmd_help(int argc, char **argv)
     const struct command *c;
 
     if (!argc) {
-        print_commands(stdout);
+        print_commands();
         return 0;
     }
     if (argc == 1 && !strcmp(argv[0], "--mdoc")) {
@@ -109,10 +109,8 @@ int main(int argc, char **argv)
     const struct command *c;
     const char *name = argc > 1 ? argv[1] : NULL;
 
-    if (!name) {
-        print_commands(stderr);
-        return EXIT_STATUS_FAILURE;
-    }
+    if (!name)
+        return failure("no command; see trivisor help");
     if (!strcmp(name, "--help") || !strcmp(name, "-h"))
         name = "help";
     if (!strcmp(name, "--version") || !strcmp(name, "-V"))

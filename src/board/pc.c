@@ -50,19 +50,31 @@ static u64 host_xcr0(void)
     return (u64)hi << 32 | lo;
 }
 
+/* Options that exist before what they ask for does: said, not swallowed. */
+static int refuse_unbuilt(struct pc *pc)
+{
+    if (!strcmp(pc->cfg->bt_mode, "lockstep"))
+        return fail(pc, "--bt-mode lockstep is not built in this version");
+    if (pc->cfg->trace)
+        return fail(pc, "--trace %s: engine bt traces nothing in this version", pc->cfg->trace);
+    return 0;
+}
+
 static int create_engine(struct pc *pc)
 {
     const struct config *cfg = pc->cfg;
     struct engine_options opt = {.trace = cfg->trace};
     struct x86_cpu_options cpu = {.ncpus = (unsigned)cfg->cpus, .hide_kvm = cfg->hide_kvm};
     const struct engine_ops *ops;
-    char why[512];
+    char why[256];
     int r = engine_choose(cfg->engine, &ops, why, sizeof(why));
 
     if (r)
         return fail(pc, "%s", why);
-    if (!strcmp(cfg->engine, "auto"))
-        log_info("%s", why);
+    r = refuse_unbuilt(pc);
+    if (r)
+        return r;
+    snprintf(pc->chosen, sizeof(pc->chosen), "%s", why);
     vm_init(&pc->vm, ops);
     pc->vm.strict_io = cfg->strict_io;
     pc->vm.strict_msr = cfg->strict_msr;
@@ -194,6 +206,9 @@ struct pc *pc_create(const struct config *cfg, char *err, size_t err_size)
         return NULL;
     }
     pc->err = NULL;
+    /* Not earlier: whoever made a mistake gets one line, about it. */
+    if (!strcmp(cfg->engine, "auto"))
+        log_info("%s", pc->chosen);
     return pc;
 }
 

@@ -17,6 +17,7 @@ struct pc {
     struct chardev *console;
     struct device *pm, *pci;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
+    char chosen[256];            /* which engine, and why */
     char *err;                   /* while it is built */
     size_t err_size;
 };

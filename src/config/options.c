@@ -95,14 +95,15 @@ const struct option_row config_options[] = {
      .arg = "MODE",
      .choices = "auto|soft|interp|lockstep",
      .value = "auto",
-     .help = "How engine bt runs guest code: soft translates, interp interprets every instruction, "
-             "lockstep runs both and compares. auto is soft."},
+     .help = "How engine bt runs guest code: soft translates, interp interprets every instruction. "
+             "lockstep, which runs both and compares, is not built in this version. auto is soft."},
     {.name = "trace",
      .type = OPTION_STRING,
      .field = FIELD(trace),
      .arg = "LIST",
      .check = check_not_empty,
-     .help = "What the engine logs on stderr, separated by commas: block, exc."},
+     .help = "What the engine logs on stderr, separated by commas. No engine of this version has "
+             "anything to log."},
     {.name = "stats",
      .type = OPTION_FLAG,
      .field = FIELD(stats),
