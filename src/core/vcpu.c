@@ -124,12 +124,12 @@ void vcpu_thread(void *opaque)
     v->wait_sipi = s.activity == X86_WAIT_SIPI;
     while (__atomic_load_n(&v->vm->stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING) {
         u32 ev = take_events(v, CORE_EVENTS);
-        if (ev & VCPU_EV_STOP)
-            continue;
         if (ev & VCPU_EV_INIT)
             do_init(v);
         if (ev & VCPU_EV_SIPI)
             do_sipi(v);
+        if (ev)
+            continue; /* the VM may be stopping now */
         if (v->wait_sipi)
             host_event_wait(&v->wake, UINT64_MAX);
         else

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_host.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "test.h"
+
+static u64 clock_now;
+static u64 timer_at = UINT64_MAX;
+static void (*timer_fn)(void *);
+static void *timer_opaque;
+
+void (*fake_run)(struct vcpu *v, struct engine_exit *exit);
+void (*fake_block)(void);
+unsigned fake_loop_stops;
+
+/* --- host.h ---------------------------------------------------------------------------------- */
+
+void *host_zalloc(u64 size)
+{
+    return calloc(1, size);
+}
+
+void host_free(void *p)
+{
+    free(p);
+}
+
+/* opaque[0]: held. A lock taken twice by the one thread there is would hang for real. */
+void host_mutex_init(struct host_mutex *m)
+{
+    memset(m, 0, sizeof(*m));
+}
+
+void host_mutex_lock(struct host_mutex *m)
+{
+    assert_int_equal(m->opaque[0], 0);
+    m->opaque[0] = 1;
+}
+
+void host_mutex_unlock(struct host_mutex *m)
+{
+    assert_int_equal(m->opaque[0], 1);
+    m->opaque[0] = 0;
+}
+
+int host_thread_create(struct host_thread **t, const char *name, void (*fn)(void *), void *arg)
+{
+    (void)t;
+    (void)name;
+    fn(arg);
+    return 0;
+}
+
+void host_thread_join(struct host_thread *t)
+{
+    (void)t;
+}
+
+bool host_event_wait(struct host_event *e, u64 timeout_ns)
+{
+    if (!e->state && timeout_ns != UINT64_MAX)
+        fake_advance(timeout_ns);
+    if (!e->state && timeout_ns == UINT64_MAX) {
+        assert_non_null(fake_block);
+        fake_block();
+    }
+    bool set = e->state;
+    e->state = 0;
+    return set;
+}
+
+void host_event_set(struct host_event *e)
+{
+    e->state = 1;
+}
+
+u64 host_monotonic_ns(void)
+{
+    return clock_now;
+}
+
+u64 host_realtime_ns(void)
+{
+    return FAKE_EPOCH_NS + clock_now;
+}
+
+u64 host_tsc_khz(void)
+{
+    return FAKE_TSC_KHZ;
+}
+
+static u64 fake_tsc(void)
+{
+    return clock_now * (FAKE_TSC_KHZ / 1000000);
+}
+
+void host_loop_timer(u64 monotonic_ns, void (*fn)(void *opaque), void *opaque)
+{
+    timer_at = monotonic_ns;
+    timer_fn = fn;
+    timer_opaque = opaque;
+}
+
+int host_loop_run(void)
+{
+    return 0;
+}
+
+void host_loop_stop(void)
+{
+    fake_loop_stops++;
+}
+
+u64 fake_now(void)
+{
+    return clock_now;
+}
+
+void fake_advance(u64 ns)
+{
+    u64 end = clock_now + ns;
+
+    while (timer_at <= end) {
+        if (timer_at > clock_now)
+            clock_now = timer_at;
+        timer_at = UINT64_MAX;
+        timer_fn(timer_opaque);
+    }
+    clock_now = end;
+}
+
+/* --- the engine ----------------------------------------------------------------------------------
+ */
+
+static struct fake_vcpu *fake(struct vcpu *v)
+{
+    return container_of(v, struct fake_vcpu, v);
+}
+
+static int vcpu_create(struct vcpu *v)
+{
+    x86_state_reset(&fake(v)->s, v->vm->cpu_model.signature, v->vm->read_tsc());
+    v->tsc_offset = &fake(v)->s.tsc_offset;
+    return 0;
+}
+
+static void vcpu_destroy(struct vcpu *v)
+{
+    (void)v;
+}
+
+static void run(struct vcpu *v, struct engine_exit *exit)
+{
+    exit->text[0] = '\0';
+    exit->kind = ENGINE_EXIT_HLT;
+    if (fake_run)
+        fake_run(v, exit);
+}
+
+static void kick(struct vcpu *v)
+{
+    fake(v)->kicks++;
+}
+
+static int get_state(struct vcpu *v, struct x86_vcpu_state *s)
+{
+    *s = fake(v)->s;
+    return 0;
+}
+
+static int set_state(struct vcpu *v, const struct x86_vcpu_state *s)
+{
+    fake(v)->s = *s;
+    return 0;
+}
+
+static void memory_written(struct vm *vm, gpa_t a, u64 len)
+{
+    struct machine *m = container_of(vm, struct machine, vm);
+
+    m->written_gpa = a.v;
+    m->written_len = len;
+}
+
+const struct engine_ops fake_engine_ops = {
+    .name = "fake",
+    .vcpu_create = vcpu_create,
+    .vcpu_destroy = vcpu_destroy,
+    .run = run,
+    .kick = kick,
+    .get_state = get_state,
+    .set_state = set_state,
+    .memory_written = memory_written,
+};
+
+/* --- the machine
+ * ------------------------------------------------------------------------------------ */
+
+struct machine *machine_new(unsigned ncpus)
+{
+    struct machine *m = aligned_alloc(64, align_up(sizeof(*m), 64));
+
+    assert_non_null(m);
+    memset(m, 0, sizeof(*m));
+    clock_now = 5000000000ull;
+    timer_at = UINT64_MAX;
+    fake_run = NULL;
+    fake_block = NULL;
+    fake_loop_stops = 0;
+    vm_init(&m->vm, &fake_engine_ops);
+    m->vm.read_tsc = fake_tsc;
+    m->vm.cpu_model.tsc_khz = FAKE_TSC_KHZ;
+    m->vm.cpu_model.phys_bits = 40;
+    m->vm.cpu_model.signature = 0x00a20f10;
+    m->ram = calloc(1, FAKE_RAM_SIZE);
+    assert_non_null(m->ram);
+    assert_int_equal(guest_mem_add(&m->vm.mem, gpa(0), FAKE_RAM_SIZE, m->ram, false), 0);
+    for (unsigned i = 0; i < ncpus; i++)
+        assert_int_equal(vm_add_vcpu(&m->vm, &m->cpu[i].v), 0);
+    return m;
+}
+
+void machine_free(struct machine *m)
+{
+    vm_destroy(&m->vm);
+    free(m->ram);
+    free(m);
+}
+
+u32 fake_events(struct machine *m, unsigned cpu)
+{
+    return __atomic_exchange_n(&m->cpu[cpu].v.events, 0, __ATOMIC_SEQ_CST);
+}
+
+u8 inb(struct machine *m, u16 port)
+{
+    return (u8)vm_pio_read(&m->vm, port, 1);
+}
+
+void outb(struct machine *m, u16 port, u8 val)
+{
+    vm_pio_write(&m->vm, port, 1, val);
+}
+
+static void probe_set(void *opaque, unsigned n, bool level)
+{
+    struct probe *p = opaque;
+
+    (void)n;
+    if (level && !p->level)
+        p->rises++;
+    p->level = level;
+}
+
+struct irq_line probe_line(struct probe *p)
+{
+    return (struct irq_line){.set = probe_set, .opaque = p};
+}
