@@ -348,6 +348,7 @@ static inline u8 *bt_rw(struct bt_vm *bt, const u8 *rx)
 
 /* --- tlb.c --- */
 void bt_tlb_init(struct bt_vcpu *c);
+bool bt_canonical(const struct bt_vcpu *c, u64 lin);
 /*
  * Translates for a data access and fills the soft TLB of the current window. Returns the host
  * address or NULL: fault, MMIO, page crossing or code page (the interpreter is to do it). General

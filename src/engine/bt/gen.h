@@ -100,6 +100,17 @@ static inline unsigned gen_host(unsigned reg)
     return reg == X86_RSP ? H_R9 : reg;
 }
 
+/* A far CALL, JMP or RET: one that loads CS. */
+static inline bool gen_is_far(const struct x86_insn *in)
+{
+    unsigned ext = (in->modrm >> 3) & 7;
+
+    if (in->op[0].kind == X86_OP_PTR ||
+        (in->opcode_map == 0 && (in->opcode == 0xca || in->opcode == 0xcb)))
+        return true;
+    return in->opcode_map == 0 && in->opcode == 0xff && in->has_modrm && (ext == 3 || ext == 5);
+}
+
 /* --- gen_mem.c
  * ---------------------------------------------------------------------------------------------- */
 /* Linear address of insn->mem into dst (r10 or another host register); uses r10, r11; flags

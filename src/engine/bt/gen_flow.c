@@ -23,6 +23,8 @@ static void branch_r11(struct gen *g)
 {
     struct emit *e = &g->e;
 
+    /* r8: whose target it is, should it not be canonical (the branch itself faults then) */
+    EMIT(e, 0x4c, 0x8d, 0x05, 0, 0, 0, 0); /* lea r8, [rip] */
     /* pext r10d, r11d, [rsp + ibl_mask]; jmp [rsp + r10 * 8 + IBL] */
     EMIT(e, 0xc4, 0x62, 0x22, 0xf5, 0x94, 0x24);
     emit32(e, (u32)offsetof(struct bt_env, ibl_mask));
@@ -320,6 +322,8 @@ static bool gen_jcc(struct gen *g)
 
 bool gen_flow(struct gen *g)
 {
+    if (gen_is_far(g->insn))
+        return false;
     switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
         return gen_push(g);

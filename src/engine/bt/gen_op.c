@@ -4,6 +4,7 @@
  * address), guest RSP becomes r9, and guest r8..r11 become scratch registers loaded before and
  * stored after.
  */
+#include <Zydis/MetaInfo.h>
 #include <Zydis/SharedTypes.h>
 
 #include "engine/bt/gen.h"
@@ -78,7 +79,9 @@ static bool choose(struct gen *g, struct subst *s)
             continue;
         }
         rex = true;
-        s[f].load = op->read || op->size < 32;
+        /* A conditional write keeps the old value: CMOVcc, and BSF and BSR of zero on real CPUs. */
+        s[f].load = op->read || op->size < 32 || in->category == ZYDIS_CATEGORY_CMOV ||
+                    in->mnemonic == ZYDIS_MNEMONIC_BSF || in->mnemonic == ZYDIS_MNEMONIC_BSR;
         s[f].store = op->write;
         /* The same guest register in two fields shares one scratch register. */
         for (j = 0; j < NFIELDS; j++)
@@ -98,7 +101,8 @@ static bool choose(struct gen *g, struct subst *s)
     return !(high8 && rex);
 }
 
-/* Offset of the first opcode byte (escape bytes included) of a legacy instruction. */
+/* Offset of the first opcode byte (escape bytes included) of a legacy instruction. REX bytes may
+ * stand anywhere among the prefixes and more than once; only one right before the opcode counts. */
 static unsigned opcode_start(const struct x86_insn *in)
 {
     unsigned i = 0;
@@ -107,11 +111,10 @@ static unsigned opcode_start(const struct x86_insn *in)
         u8 b = in->bytes[i];
 
         if (b != 0x66 && b != 0x67 && b != 0xf0 && b != 0xf2 && b != 0xf3 && b != 0x2e &&
-            b != 0x36 && b != 0x3e && b != 0x26 && b != 0x64 && b != 0x65)
+            b != 0x36 && b != 0x3e && b != 0x26 && b != 0x64 && b != 0x65 &&
+            !(in->mode == 64 && (b & 0xf0) == 0x40))
             break;
     }
-    if (in->mode == 64 && (in->bytes[i] & 0xf0) == 0x40)
-        i++;
     return i;
 }
 

@@ -55,8 +55,9 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
         return leave(c, BT_EXIT_RESUME);
     bt_update_mode(c);
     if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
-        (env->s.dr7 & DR7_ENABLED) || c->bt->epoch != epoch ||
-        (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) || env->s.nmi_pending)
+        (env->s.dr7 & DR7_ENABLED) || (env->s.cpl == 3 && (env->s.rflags & RFLAGS_AC)) ||
+        c->bt->epoch != epoch || (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) ||
+        env->s.nmi_pending)
         return leave(c, BT_EXIT_RESUME);
     if (!env->fpu_live)
         bt_fpu_load(c);

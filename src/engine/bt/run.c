@@ -217,7 +217,8 @@ static bool must_step(const struct bt_vcpu *c)
     const struct x86_vcpu_state *s = &c->env->s;
 
     return !(c->mode & BT_MODE_64) || (s->rflags & RFLAGS_TF) || s->int_shadow || s->db_pending ||
-           (s->dr7 & DR7_ENABLED) || c->bt->interp_only;
+           (s->dr7 & DR7_ENABLED) || c->bt->interp_only ||
+           (s->cpl == 3 && (s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM));
 }
 
 static void step(struct bt_vcpu *c)
@@ -226,6 +227,34 @@ static void step(struct bt_vcpu *c)
     c->stats.interp_steps++;
     c->result = (u8)interp_step(&c->interp);
     bt_update_mode(c);
+}
+
+/*
+ * An indirect branch to a non-canonical address faults at the branch with nothing changed but what
+ * it pushed (SDM 3A 6.15, #GP). pc: host address in the block that ends in it.
+ */
+static bool undo_branch(struct bt_vcpu *c, u64 pc)
+{
+    struct bt_block *b = bt_cache_find_pc(c->bt, pc);
+    struct x86_vcpu_state *s = &c->env->s;
+    struct x86_insn in;
+    u64 gpa, va;
+    u8 *host;
+
+    if (!b || !b->nmap)
+        return false;
+    va = b->va + b->map[b->nmap - 1].goff;
+    if (!bt_fetch(c, va, &gpa, &host))
+        return false;
+    bt_fpu_save(c);
+    if (x86_decode(&in, host, PAGE_SIZE - (va & (PAGE_SIZE - 1)), 64, false) != X86_DECODE_OK)
+        return false;
+    if (in.mnemonic == ZYDIS_MNEMONIC_RET)
+        s->gpr[X86_RSP] -= 8 + (in.nops && in.op[0].kind == X86_OP_IMM ? in.imm[0] & 0xffff : 0);
+    else if (in.mnemonic == ZYDIS_MNEMONIC_CALL)
+        s->gpr[X86_RSP] += 8;
+    s->rip = va;
+    return true;
 }
 
 static void run_code(struct bt_vcpu *c)
@@ -253,6 +282,10 @@ static void run_code(struct bt_vcpu *c)
             break;
         case BT_EXIT_IBL:
             c->stats.ibl_misses++;
+            if (!bt_canonical(c, env->s.rip) && undo_branch(c, env->exit_arg)) {
+                step(c);
+                return;
+            }
             b = bt_find_block(c);
             if (b)
                 bt_ibl_set(c, env->s.rip, b->ibl_entry, bt_fetch_global(c, env->s.rip));

@@ -124,7 +124,7 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         /* The check of r11 at the table's entry. */
         env->s.rip = *sig->gpr[R11];
         if (b->flags_live_in && pc >= b->ibl_entry + 3)
-            *sig->gpr[X86_RCX] = *sig->gpr[R8];
+            *sig->gpr[X86_RCX] = *sig->gpr[R10];
         leave_by(sig, leave_stub);
         return;
     }

@@ -97,6 +97,8 @@ static void build_exits(struct bt_vm *bt, struct emit *e)
         *(u8 **)((u8 *)bt + exits[i].stub) = rx(bt, e);
         if (exits[i].save_r11 >= 0)
             emit_store(e, RSP, exits[i].save_r11, R11);
+        if (exits[i].reason == BT_EXIT_IBL)
+            emit_store(e, RSP, OFF(exit_arg), R8);
         emit_store_imm32(e, RSP, OFF(exit_reason), exits[i].reason);
         emit_patch32(emit_jmp(e), save);
     }

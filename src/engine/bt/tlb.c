@@ -39,7 +39,7 @@ static bool walk(struct bt_vcpu *c, u64 lin, unsigned access, struct x86_walk *w
     return x86_walk(&c->env->s, &m, lin, access, w);
 }
 
-static bool canonical(const struct bt_vcpu *c, u64 lin)
+bool bt_canonical(const struct bt_vcpu *c, u64 lin)
 {
     return sign_extend(lin, c->env->s.cr4 & CR4_LA57 ? 57 : 48) == lin;
 }
@@ -125,12 +125,12 @@ void *bt_tlb_fill(struct bt_vcpu *c, u64 lin, unsigned size, bool write)
     bool faulted;
     u8 *host, *second;
 
-    if (!canonical(c, lin))
+    if (!bt_canonical(c, lin))
         return NULL;
     if (likely(off + size <= PAGE_SIZE))
         return fill(c, c->env->cls, lin, size, write, &w, &faulted);
     /* Two pages: usable in place when the host's are neighbours too. */
-    if (!canonical(c, lin + size - 1))
+    if (!bt_canonical(c, lin + size - 1))
         return NULL;
     host = fill(c, c->env->cls, lin, (unsigned)(PAGE_SIZE - off), write, &w, &faulted);
     if (!host)
@@ -144,7 +144,7 @@ bool bt_tlb_dirty(struct bt_vcpu *c, u64 lin)
 {
     struct x86_walk w;
 
-    return canonical(c, lin) && walk(c, lin, X86_ACC_READ | class_access(c, c->env->cls), &w) &&
+    return bt_canonical(c, lin) && walk(c, lin, X86_ACC_READ | class_access(c, c->env->cls), &w) &&
            w.writable && w.dirty;
 }
 
@@ -190,7 +190,7 @@ bool bt_fetch(struct bt_vcpu *c, u64 lin, u64 *gpa, u8 **host)
     struct bt_itlb_entry *e;
     u32 error;
 
-    if (!canonical(c, lin))
+    if (!bt_canonical(c, lin))
         return false;
     e = fetch_entry(c, c->env->cls, lin, &error);
     if (!e)

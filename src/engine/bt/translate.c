@@ -391,13 +391,13 @@ static void gen_ibl_entry(struct gen *g, u64 va, bool keep_flags)
     const u8 *miss = bt_rw(g->bt, g->bt->exit_ibl);
 
     if (keep_flags) {
-        EMIT(e, 0x49, 0x89, 0xc8); /* mov r8, rcx */
+        EMIT(e, 0x49, 0x89, 0xca); /* mov r10, rcx */
         emit_mov_imm(e, H_RCX, -va);
         EMIT(e, 0x4a, 0x8d, 0x0c, 0x19); /* lea rcx, [rcx + r11] */
         EMIT(e, 0xe3, 0x08);             /* jrcxz over mov and jmp */
-        EMIT(e, 0x4c, 0x89, 0xc1);       /* mov rcx, r8 */
+        EMIT(e, 0x4c, 0x89, 0xd1);       /* mov rcx, r10 */
         emit_patch32(emit_jmp(e), miss);
-        EMIT(e, 0x4c, 0x89, 0xc1);
+        EMIT(e, 0x4c, 0x89, 0xd1);
         return;
     }
     if ((u64)(s64)(s32)va == va) {
