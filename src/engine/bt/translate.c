@@ -293,7 +293,7 @@ static u64 kills(const struct x86_insn *in)
 
         if (in->encoding != X86_ENC_LEGACY)
             return written;
-        if (count->kind != X86_OP_IMM || !(in->imm[0] & (in->opsize == 8 ? 63 : 31)))
+        if (count->kind != X86_OP_IMM || !(in->imm[0] & (in->op[0].size == 64 ? 63 : 31)))
             return 0;
     }
     return written;
