@@ -6,10 +6,11 @@
  *
  * Not compared: FIP, FDP and FOP (the translator runs x87 code elsewhere); CR2 when the end was no
  * page fault; the P bit of page faults beyond user addresses (Linux always sets it); what ENTER and
- * PUSHA had pushed and POPA popped when they faulted; undefined flags of AAA and its like;
- * registers and memory after a gather or scatter that faulted; CR2's place in the page for wide
- * accesses; and, unless policy.fault_flags is set, arithmetic flags at a fault: the translator does
- * not compute flags it has proven dead, and a fault makes them visible.
+ * PUSHA had pushed and POPA popped when they faulted; which of two faults of RETF is first;
+ * undefined flags of AAA and its like; registers and memory after a gather or scatter that faulted;
+ * CR2's place in the page for wide accesses; and, unless policy.fault_flags is set, arithmetic
+ * flags at a fault: the translator does not compute flags it has proven dead, and a fault makes
+ * them visible.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -125,8 +126,22 @@ static bool partial_push(const struct diff_case *c, const struct diff_result *n)
 
     if (n->vector == X86_BP || !insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in))
         return false;
+    if (in.mnemonic == ZYDIS_MNEMONIC_CALL) /* to a non-canonical address: #GP after the push */
+        return n->vector == X86_GP;
     return in.mnemonic == ZYDIS_MNEMONIC_ENTER || in.mnemonic == ZYDIS_MNEMONIC_PUSHA ||
            in.mnemonic == ZYDIS_MNEMONIC_PUSHAD;
+}
+
+/* RETF reads selector, offset and outer stack in an order of the CPU's: which fault is first? */
+static bool far_return_faults(const struct diff_case *c, const struct diff_result *n,
+                              const struct diff_result *s)
+{
+    struct x86_insn in;
+
+    return (n->vector == X86_GP || n->vector == X86_PF) &&
+           (s->vector == X86_GP || s->vector == X86_PF) && n->regs.rip == s->regs.rip &&
+           insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
+           (in.mnemonic == ZYDIS_MNEMONIC_RET && (in.opcode == 0xca || in.opcode == 0xcb));
 }
 
 /*
@@ -141,15 +156,18 @@ static bool partial_vector(const struct diff_case *c, const struct diff_result *
            in.mem.vsib;
 }
 
-/* More than 8 bytes: which byte of the page an access faults at depends on masks and microcode. */
+/* More than 16 bytes or several accesses: which byte of the page an access faults at depends on
+ * masks and microcode. */
 static bool wide_access(const struct diff_case *c, const struct diff_result *n)
 {
     struct x86_insn in;
 
     return insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
            (in.mem.size > 128 || in.encoding == X86_ENC_EVEX ||
-            in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
-            in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU);
+            in.category == ZYDIS_CATEGORY_X87_ALU || in.mnemonic == ZYDIS_MNEMONIC_PUSHA ||
+            in.mnemonic == ZYDIS_MNEMONIC_PUSHAD || in.mnemonic == ZYDIS_MNEMONIC_POPA ||
+            in.mnemonic == ZYDIS_MNEMONIC_POPAD || in.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ||
+            in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU);
 }
 
 /* POPA has filled some registers when it faults. */
@@ -197,6 +215,8 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
              outcome_name[s->outcome], s->text[0] ? ": " : "", s->text);
         return false;
     }
+    if (far_return_faults(c, n, s))
+        return true;
     if (n->vector != s->vector) {
         diff(&t, "  vector   native %u  subject %u\n", n->vector, s->vector);
     } else {

@@ -65,11 +65,27 @@ static const char *by_extension(const struct x86_insn *in)
     }
 }
 
+/*
+ * Family 1Ah CPUs give an EVEX instruction whose source is a general register an old RSP when a
+ * PUSH, POP, CALL or RET comes right before it.
+ */
+static bool evex_rsp(const struct x86_insn *in)
+{
+    if (in->encoding != X86_ENC_EVEX)
+        return false;
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].kind == X86_OP_GPR && in->op[i].reg == X86_RSP)
+            return true;
+    return false;
+}
+
 const char *exclude_reason(const struct x86_insn *in)
 {
     const char *why = by_extension(in);
     if (why)
         return why;
+    if (evex_rsp(in))
+        return "the host CPU may read a stale RSP";
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDPMC:

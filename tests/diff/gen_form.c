@@ -376,6 +376,11 @@ bool gen_form_case(u64 seed, const struct form *f, struct diff_case *c)
     }
     if (in.mem.present) {
         target = gen_target(r, in.mem.size / 8);
+        /* AMD's CPUs want the offset canonical before FS or GS is added, too. */
+        if (target >= BIT64(46) && (in.mem.seg == X86_FS || in.mem.seg == X86_GS))
+            target = DATA_VA;
+        if (in.mem.vsib) /* they may trap between elements */
+            c->init.rflags &= ~RFLAGS_TF;
         if (!aim(r, c, &in, target))
             return false;
     }
