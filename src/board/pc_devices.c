@@ -13,6 +13,7 @@
 #include "dev/chipset/irqchip.h"
 #include "dev/chipset/pit.h"
 #include "dev/chipset/ports.h"
+#include "dev/chipset/pvclock.h"
 #include "dev/chipset/pvpanic.h"
 #include "dev/chipset/rtc.h"
 #include "dev/chipset/uart.h"
@@ -43,6 +44,8 @@ static int create_timers(struct pc *pc, struct device *irq)
         return refuse(pc, "interval timer");
     if (!rtc_create(&pc->vm, &rtc))
         return refuse(pc, "real-time clock");
+    if (!pvclock_create(&pc->vm))
+        return refuse(pc, "paravirtual clock");
     return 0;
 }
 
