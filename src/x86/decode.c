@@ -393,6 +393,26 @@ static enum x86_decode_result pause_with_rex_b(struct x86_insn *insn, const u8 *
     return r;
 }
 
+static u8 broadcast_lanes(ZydisBroadcastMode mode)
+{
+    switch (mode) {
+    case ZYDIS_BROADCAST_MODE_1_TO_2:
+        return 2;
+    case ZYDIS_BROADCAST_MODE_1_TO_4:
+        return 4;
+    case ZYDIS_BROADCAST_MODE_1_TO_8:
+        return 8;
+    case ZYDIS_BROADCAST_MODE_1_TO_16:
+        return 16;
+    case ZYDIS_BROADCAST_MODE_1_TO_32:
+        return 32;
+    case ZYDIS_BROADCAST_MODE_1_TO_64:
+        return 64;
+    default:
+        return 1;
+    }
+}
+
 enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t n, unsigned mode,
                                   bool real)
 {
@@ -428,7 +448,8 @@ enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t
     insn->exc_class = (u8)z.meta.exception_class;
     if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
         insn->mask = z.raw.evex.aaa;
-        insn->bcast = z.raw.evex.b && insn->bytes[z.raw.modrm.offset] < 0xc0;
+        if (z.raw.evex.b && insn->bytes[z.raw.modrm.offset] < 0xc0)
+            insn->bcast = broadcast_lanes(z.avx.broadcast.mode);
     }
     if (z.cpu_flags) {
         insn->flags_read = z.cpu_flags->tested;

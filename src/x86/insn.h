@@ -97,7 +97,7 @@ struct x86_insn {
         s64 disp;     /* for RIP base: to be added to the address of the next instruction */
     } mem;
     u8 mask;      /* EVEX: opmask register, 0: none */
-    bool bcast;   /* EVEX: the memory operand is broadcast */
+    u8 bcast;     /* EVEX: the memory operand is broadcast to this many elements; 0: it is not */
     u8 exc_class; /* ZYDIS_EXCEPTION_CLASS_* */
     u64 imm[2];
     struct x86_op op[5];

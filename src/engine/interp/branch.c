@@ -102,6 +102,13 @@ enum interp_result i_call(struct interp *in, const struct x86_insn *insn)
     } else {
         to = io_read(in, insn, 0);
     }
+    /* AMD's CPUs find out about the stack before they find out about the target. */
+    if (in->model && in->model->amd) {
+        u64 lin =
+            im_linear(in, X86_SS, (is_sp(in) - insn->opsize) & is_mask(in), insn->opsize, true);
+        im_align(in, lin, insn->opsize);
+        im_lin_probe_write(in, lin, insn->opsize, im_access(in));
+    }
     to = target(in, insn, to);
     is_push(in, insn->opsize, in->next_rip);
     in->next_rip = to;

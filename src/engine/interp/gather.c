@@ -107,6 +107,7 @@ enum interp_result gather_exec(struct interp *in, const struct x86_insn *insn)
                 k |= BIT64(i);
     }
     bool ok = true;
+    u64 todo = k;
     for (unsigned i = 0; i < n && ok; i++) {
         if (!((k >> i) & 1))
             continue;
@@ -125,7 +126,11 @@ enum interp_result gather_exec(struct interp *in, const struct x86_insn *insn)
                 memset(vmask + i * l.data, 0, l.data);
         xv_set(s, insn->op[2].reg, vmask, ok ? 0 : sizeof vmask);
     }
-    if (!ok)
+    if (ok)
+        return INTERP_OK;
+    if (k == todo || !(s->rflags & RFLAGS_TF))
         interp_raise_fault(in);
+    /* A trap for the lanes done comes before the fault of the next (SDM 2C VGATHERDPS). */
+    in->next_rip = s->rip;
     return INTERP_OK;
 }

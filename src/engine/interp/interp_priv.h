@@ -145,6 +145,7 @@ void io_set_gpr(struct interp *in, unsigned reg, unsigned size, u64 val);
 void is_push(struct interp *in, unsigned size,
              u64 val); /* commits RSP; raise before any other commit */
 u64 is_pop(struct interp *in, unsigned size);
+u64 is_mask(const struct interp *in);      /* of the stack address size */
 u64 is_sp(const struct interp *in);        /* RSP masked to the stack address size */
 void is_set_sp(struct interp *in, u64 sp); /* writes only the stack-address-size part */
 

@@ -121,7 +121,9 @@ static u64 active(struct interp *in, const struct x86_insn *insn, unsigned elem,
         return count >= 64 ? ~(u64)0 : BIT64(count) - 1;
     }
     unsigned lanes = n;
-    if (insn->bcast || insn->category == ZYDIS_CATEGORY_BROADCAST)
+    if (insn->bcast)
+        lanes = insn->bcast;
+    else if (insn->category == ZYDIS_CATEGORY_BROADCAST)
         lanes = vector_bytes(insn) / elem;
     for (unsigned i = 0; i < lanes && i < 64; i++)
         if ((k >> i) & 1)

@@ -71,6 +71,9 @@ bool im_linear_ok(const struct interp *in, unsigned seg, u64 off, u64 size, bool
     if (likely(x86_64bit(s))) {
         u64 a = seg >= X86_FS ? r->base + off : off;
         *lin = a;
+        /* AMD's CPUs want the offset canonical too, not only its sum with the base. */
+        if (unlikely(seg >= X86_FS && in->model && in->model->amd && !im_canonical(in, off)))
+            return false;
         return im_canonical(in, a) && im_canonical(in, a + size - 1);
     }
     *lin = (u32)(r->base + off);

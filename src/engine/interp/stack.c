@@ -10,6 +10,11 @@ static unsigned stack_width(const struct interp *in)
     return in->s->seg[X86_SS].attr & X86_SEG_DB ? 4 : 2;
 }
 
+u64 is_mask(const struct interp *in)
+{
+    return size_mask(stack_width(in));
+}
+
 u64 is_sp(const struct interp *in)
 {
     return in->s->gpr[X86_RSP] & size_mask(stack_width(in));
@@ -84,33 +89,22 @@ enum interp_result i_pop(struct interp *in, const struct x86_insn *insn)
 enum interp_result i_pusha(struct interp *in, const struct x86_insn *insn)
 {
     unsigned size = insn->opsize;
-    u64 sp = is_sp(in), lin;
-    u8 buf[32];
-    u64 low = wrap(in, sp - 8 * size);
+    u64 at = is_sp(in), val[8];
+    /* In the order of the pushes, so that a fault names the address the CPU would; nothing is
+     * stored before all of it is known to work. */
     for (unsigned i = 0; i < 8; i++) {
-        u64 v = in->s->gpr[7 - i];
-        for (unsigned b = 0; b < size; b++)
-            buf[i * size + b] = (u8)(v >> (8 * b));
-    }
-    if (low < sp && im_linear_ok(in, X86_SS, low, 8 * size, true, &lin)) {
+        val[i] = in->s->gpr[i] & size_mask(size);
+        at = wrap(in, at - size);
+        u64 lin = im_linear(in, X86_SS, at, size, true);
         im_align(in, lin, size);
-        im_lin_write_buf(in, lin, buf, 8 * size, im_access(in));
-    } else {
-        /* Wraps around the stack segment, or faults: one by one, checked before the first store. */
-        u64 at = sp;
-        for (unsigned i = 0; i < 8; i++) {
-            at = wrap(in, at - size);
-            lin = im_linear(in, X86_SS, at, size, true);
-            im_align(in, lin, size);
-            im_lin_probe_write(in, lin, size, im_access(in));
-        }
-        at = sp;
-        for (unsigned i = 0; i < 8; i++) {
-            at = wrap(in, at - size);
-            im_write(in, X86_SS, at, size, in->s->gpr[i] & size_mask(size));
-        }
+        im_lin_probe_write(in, lin, size, im_access(in));
     }
-    is_set_sp(in, low);
+    at = is_sp(in);
+    for (unsigned i = 0; i < 8; i++) {
+        at = wrap(in, at - size);
+        im_write(in, X86_SS, at, size, val[i]);
+    }
+    is_set_sp(in, at);
     return INTERP_OK;
 }
 

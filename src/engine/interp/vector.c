@@ -53,8 +53,8 @@ static enum vector_class classify(const struct x86_insn *insn, u64 *features)
         if (extensions[i].ext != insn->isa_ext)
             continue;
         *features = extensions[i].features;
-        if (insn->isa_set == ZYDIS_ISA_SET_SSE3X87)
-            return VC_X87; /* FISTTP */
+        if (insn->mnemonic == ZYDIS_MNEMONIC_FISTTP)
+            return VC_X87; /* shown with SSE3 */
         if (insn->isa_ext == ZYDIS_ISA_EXT_SSE4 && insn->isa_set == ZYDIS_ISA_SET_SSE42)
             *features = X86F_SSE42;
         if (extensions[i].class == VC_AVX512)
@@ -265,7 +265,7 @@ void vector_align_ac(struct interp *in, const struct x86_insn *insn, u64 lin)
 
 static bool is_x87(const struct x86_insn *insn)
 {
-    return insn->isa_ext == ZYDIS_ISA_EXT_X87 || insn->isa_set == ZYDIS_ISA_SET_SSE3X87;
+    return insn->isa_ext == ZYDIS_ISA_EXT_X87 || insn->mnemonic == ZYDIS_MNEMONIC_FISTTP;
 }
 
 enum interp_result vector_plain(struct interp *in, const struct x86_insn *insn)
