@@ -16,6 +16,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <Zydis/Zydis.h>
+
 #include "difftest.h"
 
 struct compare_policy policy = {.rf = true};
