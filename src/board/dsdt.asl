@@ -127,7 +127,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TRIVSR", "TRIVISOR", 1)
             Name (_HID, EisaId ("PNP0B00"))
             Name (_CRS, ResourceTemplate ()
             {
-                IO (Decode16, 0x70, 0x70, 1, 8)
+                IO (Decode16, 0x70, 0x70, 1, 2)
                 IRQNoFlags () { 8 }
             })
         }
