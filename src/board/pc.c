@@ -16,6 +16,7 @@
 #include "board/pc_priv.h"
 #include "core/host.h"
 #include "x86/cpuid.h"
+#include "x86/msr.h"
 
 #define MIB (1ull << 20)
 
@@ -177,6 +178,7 @@ static int build(struct pc *pc)
     if (r)
         return r;
     x86_state_reset(s, pc->vm.cpu_model.signature, pc->vm.read_tsc());
+    x86_mtrr_firmware(s); /* every boot path so far starts a kernel without firmware */
     r = create_vcpus(pc, s);
     if (!r)
         r = load(pc, s);

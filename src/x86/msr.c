@@ -97,6 +97,15 @@ void x86_msr_reset(struct x86_vcpu_state *s)
         s->misc_msr[i] = misc_table[i].reset;
 }
 
+void x86_mtrr_firmware(struct x86_vcpu_state *s)
+{
+    const u64 write_back = 6, all = 0x0101010101010101;
+    for (unsigned i = 0; i < ARRAY_SIZE(s->mtrr_fixed); i++)
+        s->mtrr_fixed[i] = write_back * all;
+    s->mtrr_fixed[2] = 0; /* MSR_MTRR_FIX16K_A0000: the VGA window */
+    s->mtrr_def_type = MTRR_DEF_TYPE_E | MTRR_DEF_TYPE_FE | write_back;
+}
+
 static bool memory_type_valid(u8 t)
 {
     return t == 0 || t == 1 || (t >= 4 && t <= 6); /* UC WC WT WP WB (SDM 3A table 11-8) */

@@ -86,6 +86,10 @@ enum x86_msr_result {
 /* Power-on values; part of x86_state_reset. */
 void x86_msr_reset(struct x86_vcpu_state *s);
 
+/* The MTRRs as PC firmware leaves them: write-back by default, A0000-BFFFF uncached. For boards
+ * that start a kernel without firmware; kernels take a CPU with MTRRs off for one without PAT. */
+void x86_mtrr_firmware(struct x86_vcpu_state *s);
+
 /* RDMSR and WRMSR on *s. host_tsc: the host's TSC now (IA32_TIME_STAMP_COUNTER and _ADJUST). The
  * caller acts on what a write to EFER means for cached translations. */
 enum x86_msr_result x86_msr_read(const struct x86_vcpu_state *s, const struct x86_cpu_model *m,
