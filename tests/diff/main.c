@@ -297,6 +297,34 @@ static void run_random(void)
     }
 }
 
+/* MODE:OFFSET:HEX: these bytes, at this offset of the code pages, on a state made from --seed. */
+static bool run_hex(const char *arg)
+{
+    struct diff_case *c = &oracle_cases()[0];
+    struct rng r = {opt.seed};
+    unsigned mode, off;
+    int pos = 0;
+
+    if (sscanf(arg, "%u:%x:%n", &mode, &off, &pos) != 2 || !pos || (mode != 64 && mode != 32) ||
+        off >= CODE_SIZE)
+        return false;
+    memset(c, 0, sizeof(*c));
+    c->mode = (u8)mode;
+    c->code_off = off;
+    for (arg += pos; *arg; arg += 2) {
+        unsigned b;
+        if (sscanf(arg, "%2x", &b) != 1 || c->code_len >= CODE_MAX ||
+            off + c->code_len >= CODE_SIZE || !arg[1])
+            return false;
+        c->code[c->code_len++] = (u8)b;
+    }
+    gen_state(&r, c);
+    c->init.rip = CODE_VA + off;
+    report_case(c);
+    check_batch(1);
+    return true;
+}
+
 static bool run_replay(void)
 {
     struct recipe *rc = &recipes[0];
@@ -304,6 +332,8 @@ static bool run_replay(void)
     unsigned long long seed = 0;
 
     memset(rc, 0, sizeof(*rc));
+    if (!strncmp(opt.replay, "hex", 3))
+        return run_hex(opt.replay + 3);
     if (sscanf(opt.replay, "s%u:%llx", &mode, &seed) == 2)
         rc->stream = 1;
     else if (sscanf(opt.replay, "f%u:%u:%llx", &mode, &form, &seed) != 3)
@@ -335,7 +365,9 @@ static const char usage[] =
     "  --skip-unsupported  what the subject says it does not do is no difference\n"
     "  --verbose         show cases that could not be compared\n"
     "  --list-forms\n"
-    "  --replay RECIPE   one case again, as printed with a difference\n";
+    "  --replay RECIPE   one case again, as printed with a difference; or hexMODE:OFFSET:BYTES:\n"
+    "                    these bytes at this offset of the code pages, the state made from "
+    "--seed\n";
 
 enum {
     O_MODE = 256,

@@ -44,8 +44,7 @@ def test_computes_right(boot):
     assert guest.run('seq 1 30000 | gzip | gunzip | md5sum').split()[0] == hashlib.md5(numbers).hexdigest()
     assert guest.run('seq 1 30000 | sort -r | sort -n | md5sum').split()[0] == \
         hashlib.md5(numbers).hexdigest()
-    assert guest.run('''awk 'BEGIN {printf "%.12f %.12f", exp(1), atan2(1, 1) * 4}' ''') == \
-        '2.718281828459 3.141592653590'
+    assert guest.run("awk 'BEGIN {print 1 / 3, 2 ^ 0.5, 1e300 * 1e10}'") == '0.333333 1.41421 inf'
     assert guest.poweroff() == 0
 
 

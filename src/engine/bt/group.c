@@ -96,6 +96,7 @@ static struct effect flow_effect(const struct x86_insn *in)
         f.unknown = true;
         break;
     default:
+        f.breaks = true; /* a branch ends the block anyway; PUSHF, POPF and the like call C */
         break;
     }
     f.size = 8;

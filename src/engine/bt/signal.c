@@ -80,9 +80,11 @@ static void finish_tail(struct bt_env *env, struct host_signal *sig, const u8 *p
     }
 }
 
-/* Makes the thread leave by `stub` with everything of the guest in registers or env. */
-static void leave_by(struct host_signal *sig, const u8 *stub)
+/* Makes the thread leave by `stub` with everything of the guest in registers or env. PUSHFQ moves
+ * rsp for a moment. */
+static void leave_by(struct bt_vcpu *c, struct host_signal *sig, const u8 *stub)
 {
+    *sig->gpr[X86_RSP] = c->env->window;
     *sig->rip = (u64)(uintptr_t)stub;
 }
 
@@ -90,8 +92,7 @@ static void leave_by(struct host_signal *sig, const u8 *stub)
 static void leave_saved(struct bt_vcpu *c, struct host_signal *sig, enum bt_exit reason)
 {
     c->env->exit_reason = reason;
-    *sig->gpr[X86_RSP] = c->env->window;
-    leave_by(sig, c->bt->exit_saved);
+    leave_by(c, sig, c->bt->exit_saved);
 }
 
 static bool within(const u8 *pc, const u8 *lo, const u8 *hi)
@@ -125,7 +126,7 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         env->s.rip = *sig->gpr[R11];
         if (b->flags_live_in && pc >= b->ibl_entry + 3)
             *sig->gpr[X86_RCX] = *sig->gpr[R10];
-        leave_by(sig, leave_stub);
+        leave_by(c, sig, leave_stub);
         return;
     }
     off = (u32)(pc - b->entry);
@@ -163,7 +164,7 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         if (next->shadow)
             env->s.int_shadow = 1;
     }
-    leave_by(sig, leave_stub);
+    leave_by(c, sig, leave_stub);
 }
 
 bool bt_signal(void *opaque, struct host_signal *sig)

@@ -383,31 +383,22 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
     return n;
 }
 
-/* The entry that checks that r11 is this block's address; on a mismatch the table was stale or
- * shared. */
-static void gen_ibl_entry(struct gen *g, u64 va, bool keep_flags)
+/*
+ * The entry that checks that r11 is this block's address; on a mismatch the table was stale or
+ * shared, and the target may need the flags whatever this block does: they are kept.
+ */
+static void gen_ibl_entry(struct gen *g, u64 va)
 {
     struct emit *e = &g->e;
     const u8 *miss = bt_rw(g->bt, g->bt->exit_ibl);
 
-    if (keep_flags) {
-        EMIT(e, 0x49, 0x89, 0xca); /* mov r10, rcx */
-        emit_mov_imm(e, H_RCX, -va);
-        EMIT(e, 0x4a, 0x8d, 0x0c, 0x19); /* lea rcx, [rcx + r11] */
-        EMIT(e, 0xe3, 0x08);             /* jrcxz over mov and jmp */
-        EMIT(e, 0x4c, 0x89, 0xd1);       /* mov rcx, r10 */
-        emit_patch32(emit_jmp(e), miss);
-        EMIT(e, 0x4c, 0x89, 0xd1);
-        return;
-    }
-    if ((u64)(s64)(s32)va == va) {
-        EMIT(e, 0x49, 0x81, 0xfb); /* cmp r11, imm32 */
-        emit32(e, (u32)va);
-    } else {
-        emit_mov_imm(e, H_R10, va);
-        EMIT(e, 0x4d, 0x39, 0xd3); /* cmp r11, r10 */
-    }
-    emit_patch32(emit_jcc(e, 5), miss);
+    EMIT(e, 0x49, 0x89, 0xca); /* mov r10, rcx */
+    emit_mov_imm(e, H_RCX, -va);
+    EMIT(e, 0x4a, 0x8d, 0x0c, 0x19); /* lea rcx, [rcx + r11] */
+    EMIT(e, 0xe3, 0x08);             /* jrcxz over mov and jmp */
+    EMIT(e, 0x4c, 0x89, 0xd1);       /* mov rcx, r10 */
+    emit_patch32(emit_jmp(e), miss);
+    EMIT(e, 0x4c, 0x89, 0xd1);
 }
 
 static bool gen_item(struct gen *g, const struct item *it, bool last)
@@ -465,8 +456,7 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
     while (((u64)(uintptr_t)g->e.p) & 15)
         emit8(&g->e, 0xcc);
     start = g->e.p;
-    gen_ibl_entry(g, b->va, items[0].keep_flags);
-    b->flags_live_in = items[0].keep_flags;
+    gen_ibl_entry(g, b->va);
     g->entry = g->e.p;
     b->ibl_entry = g->bt->code.rx + (start - g->bt->code.rw);
     b->entry = g->bt->code.rx + (g->entry - g->bt->code.rw);
