@@ -457,6 +457,7 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         emit8(&g->e, 0xcc);
     start = g->e.p;
     gen_ibl_entry(g, b->va);
+    b->flags_live_in = true;
     g->entry = g->e.p;
     b->ibl_entry = g->bt->code.rx + (start - g->bt->code.rw);
     b->entry = g->bt->code.rx + (g->entry - g->bt->code.rw);
