@@ -188,7 +188,8 @@ static void load(struct pit *p, struct counter *c, u16 raw)
     if (periodic(c) && n == 1)
         n = 2; /* not allowed in these modes */
     if (c->loaded && periodic(c) && c->gate) {
-        elapsed(c, now);
+        u64 e = elapsed(c, now);
+        c->start += e - e % c->count; /* the period in progress */
         c->next_count = n;
     } else if ((c->mode == 1 || c->mode == 5) && c->triggered) {
         c->next_count = 0;
