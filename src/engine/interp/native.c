@@ -410,7 +410,7 @@ bool native_exec(struct interp *in, const struct x86_insn *insn, void *mem)
     s->gpr[X86_RCX] = f.rcx;
     s->gpr[X86_RDX] = f.rdx;
     if (gpr >= 0 && insn->op[gpr].write)
-        s->gpr[insn->op[gpr].reg] = f.rsi;
+        s->gpr[insn->op[gpr].reg] = insn->mode == 64 ? f.rsi : (u32)f.rsi; /* KMOV with W set */
     flags_set(&s->rflags, f.rflags & RFLAGS_ARITH);
     return true;
 }
