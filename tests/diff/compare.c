@@ -172,6 +172,14 @@ static bool wide_access(const struct diff_case *c, const struct diff_result *n)
             in.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU || in.mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU);
 }
 
+/* FXRSTOR and FXSAVE look at their image's ends first or not. */
+static bool state_image(const struct diff_case *c, const struct diff_result *n)
+{
+    struct x86_insn in;
+
+    return insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) && in.mem.size >= 512 * 8;
+}
+
 /* POPA has filled some registers when it faults. */
 static bool partial_pop(const struct diff_case *c, const struct diff_result *n)
 {
@@ -224,7 +232,7 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
     } else {
         u32 ignore = n->vector == X86_PF && n->cr2 >= BIT64(47) - PAGE_SIZE ? PFEC_P : 0;
         diff64(&t, "error", n->error | ignore, s->error | ignore);
-        if (n->vector == X86_PF)
+        if (n->vector == X86_PF && !state_image(c, n))
             diff64(&t, "cr2", n->cr2 & (wide_access(c, n) ? PAGE_MASK : ~(u64)0),
                    s->cr2 & (wide_access(c, n) ? PAGE_MASK : ~(u64)0));
     }

@@ -140,6 +140,9 @@ const char *exclude_bytes(const u8 *bytes, unsigned mode)
             bytes[i] == 0xf3 || (bytes[i] & 0xe7) == 0x26 || (bytes[i] & 0xfe) == 0x64 ||
             (mode == 64 && (bytes[i] & 0xf0) == 0x40)))
         i++;
+    if (i + 1 < X86_INSN_MAX && (bytes[i] == 0xc4 || bytes[i] == 0xc5 || bytes[i] == 0x62) &&
+        (mode == 64 || bytes[i + 1] >= 0xc0))
+        return "CPUs do not look at all the bits of VEX and EVEX that must be so";
     if (i + 1 < X86_INSN_MAX && bytes[i] == 0x0f) {
         switch (bytes[i + 1]) {
         case 0x05: /* with prefixes some decoders do not know it */
