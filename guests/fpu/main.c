@@ -458,7 +458,7 @@ TEST(xsave__compacted)
     if (!xsave_on() || !cpu_has(13, 1, 0, 1))
         SKIP("no XSAVEC");
     xsetbv(0, all);
-    memset(area, 0xee, sizeof(area));
+    memset(area, 0, sizeof(area));
     __asm__ volatile("fninit; fld1; mov $5, %%eax; movd %%eax, %%xmm1" ::: "rax");
     __asm__ volatile("xsavec64 %0" : "=m"(area) : "a"((u32)all), "d"(0));
     CHECK_EQ(*(u64 *)(area + 520), all | 1ULL << 63); /* XCOMP_BV */
