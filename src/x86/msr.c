@@ -317,12 +317,18 @@ static enum x86_msr_result address_write(const struct x86_cpu_model *m, u64 *fie
     return X86_MSR_OK;
 }
 
-/* MCi_CTL, _STATUS, _ADDR, _MISC: the last three only accept 0 from software (SDM 3B 15.3.2). */
+/*
+ * MCi_CTL, _STATUS, _ADDR, _MISC (SDM 3B 15.3.2). CTL takes all ones or zeroes, but for the bits
+ * old kernels clear against errata (10 in bank 4 of K8, 0 in bank 1 of P6). STATUS can only be
+ * cleared unless HWCR allows more.
+ */
 static enum x86_msr_result mc_write(struct x86_vcpu_state *s, const struct x86_cpu_model *m,
                                     unsigned n, u64 val)
 {
     bool any = m->amd && (s->misc_msr[misc_slot(MSR_AMD_HWCR)] & HWCR_MC_STATUS_WR_EN);
-    if (n % 4 && val && !any)
+    if (n % 4 == 0 && val && (val | BIT64(10) | BIT64(0)) != ~(u64)0)
+        return X86_MSR_GP;
+    if (n % 4 == 1 && val && !any)
         return X86_MSR_GP;
     s->mc_bank[n / 4][n % 4] = val;
     return X86_MSR_OK;
@@ -396,8 +402,6 @@ enum x86_msr_result x86_msr_write(struct x86_vcpu_state *s, const struct x86_cpu
         return X86_MSR_OK;
     case MSR_PRED_CMD: /* IBPB and SBPB: prediction of the host is not the guest's */
         return val & ~(BIT64(0) | BIT64(7)) ? X86_MSR_GP : X86_MSR_OK;
-    case MSR_FLUSH_CMD:
-        return val & ~BIT64(0) ? X86_MSR_GP : X86_MSR_OK;
     case MSR_BIOS_SIGN_ID:
         return X86_MSR_OK; /* written 0 before the revision is read (SDM 3A 9.11.7.1) */
     case MSR_ARCH_CAPABILITIES:

@@ -25,7 +25,6 @@
 #define MSR_PLATFORM_INFO 0xceu
 #define MSR_MTRRCAP 0xfeu
 #define MSR_ARCH_CAPABILITIES 0x10au
-#define MSR_FLUSH_CMD 0x10bu
 #define MSR_MCG_CAP 0x179u
 #define MSR_MCG_STATUS 0x17au
 #define MSR_MCG_CTL 0x17bu

@@ -258,6 +258,7 @@ static void deliver_once(struct interp *in, const struct event *ev)
     struct x86_vcpu_state *s = in->s;
     in->ext = is_software(ev) ? 0 : 1;
     if (ev->vector == X86_DB && !is_software(ev)) {
+        s->db_pending = 0; /* a trap held back by MOV SS is part of this one */
         s->dr7 &= ~DR7_GD; /* the handler may use the debug registers (SDM 3B 17.2.4) */
         s->debugctl = 0;   /* BTF (SDM 3B 17.4.3) */
     }

@@ -13,6 +13,16 @@ static void flat(struct interp *in, unsigned seg, u16 sel, unsigned attr, unsign
         .limit = 0xffffffff, .sel = sel, .attr = (u16)(attr | dpl << X86_SEG_DPL_SHIFT)};
 }
 
+/* SYSCALL and SYSRET trap when TF is set once they are done, whatever it was before. */
+static void step_by_new_flags(struct interp *in)
+{
+    in->suppress_tf = true;
+    if (in->s->rflags & RFLAGS_TF) {
+        in->s->dr6 |= DR6_BS;
+        in->s->db_pending = 1;
+    }
+}
+
 enum interp_result isys_syscall(struct interp *in, const struct x86_insn *insn)
 {
     struct x86_vcpu_state *s = in->s;
@@ -29,8 +39,6 @@ enum interp_result isys_syscall(struct interp *in, const struct x86_insn *insn)
         s->gpr[X86_R11] = s->rflags;
         flat(in, X86_CS, sel, ATTR_CODE | X86_SEG_L, 0);
         flat(in, X86_SS, (u16)(sel + 8), ATTR_DATA, 0);
-        if ((s->rflags & s->sfmask) & RFLAGS_TF)
-            in->suppress_tf = true; /* no single step into the handler */
         iflags_set(in, 0, s->sfmask | RFLAGS_RF);
         in->next_rip = target;
     } else {
@@ -41,6 +49,7 @@ enum interp_result isys_syscall(struct interp *in, const struct x86_insn *insn)
         in->next_rip = (u32)s->star;
     }
     iseg_set_cpl(in, 0);
+    step_by_new_flags(in);
     return INTERP_OK;
 }
 
@@ -75,6 +84,7 @@ enum interp_result isys_sysret(struct interp *in, const struct x86_insn *insn)
         s->rflags |= RFLAGS_IF;
     }
     iseg_set_cpl(in, 3);
+    step_by_new_flags(in);
     return INTERP_OK;
 }
 
