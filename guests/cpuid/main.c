@@ -207,8 +207,8 @@ TEST(features__shown_ones_work)
             test_failed(__LINE__, "%s is shown, but XCR0 cannot have %x", f->name, f->xcr0);
             continue;
         }
-        TRY(&t)
-        f->run();
+        TRY (&t)
+            f->run();
         if (t.vector != V_NONE)
             test_failed(__LINE__, "%s is shown, but its instruction raises vector %x", f->name,
                         t.vector);

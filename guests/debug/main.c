@@ -118,8 +118,8 @@ TEST(step__string_of_faults)
     start();
     /* the fault comes instead of the trap, and its saved flags have TF */
     trap_set_hook(V_DB, on_db);
-    TRY(&t)
-    __asm__ volatile(TF_ON "ud2" ::: "memory", "cc");
+    TRY (&t)
+        __asm__ volatile(TF_ON "ud2" ::: "memory", "cc");
     CHECK_EQ(t.vector, V_UD);
     CHECK(t.regs.rflags & F_TF);
     CHECK_EQ(ndb, 0);
@@ -182,8 +182,8 @@ TEST(dr__instruction_breakpoint_is_a_fault)
     {
         struct trap t;
         trap_set_hook(V_DB, NULL);
-        TRY(&t)
-        ((void (*)(void))a)();
+        TRY (&t)
+            ((void (*)(void))a)();
         CHECK_EQ(t.vector, V_DB);
         CHECK_EQ(t.regs.rip, a); /* before the instruction */
         CHECK_EQ(t.dr6 & 0xe00f, DR6_B0);
@@ -279,8 +279,8 @@ TEST(dr__string_store_traps_after_the_iteration)
     trap_set_hook(V_DB, NULL);
     {
         struct trap t;
-        TRY(&t)
-        __asm__ volatile("rep stosb; nop" : "+D"(d), "+c"(n) : "a"(0x55) : "memory");
+        TRY (&t)
+            __asm__ volatile("rep stosb; nop" : "+D"(d), "+c"(n) : "a"(0x55) : "memory");
         CHECK_EQ(t.vector, V_DB);
         CHECK_EQ(t.dr6 & 0xf, 1);
         before = ((volatile u8 *)cell)[16];
@@ -324,8 +324,7 @@ TEST_QEMU_DEVIATES(dr__general_detect, "ignores GD")
 
     start();
     trap_set_hook(V_DB, NULL);
-    TRY(&t)
-    {
+    TRY (&t) {
         WRITE_DR(7, 0x2400);
         __asm__ volatile("1: mov %%dr0, %%rax" ::: "rax");
     }
@@ -349,11 +348,11 @@ TEST_QEMU_DEVIATES(dr__upper_halves_are_reserved, "takes any value")
 {
     struct trap t;
 
-    TRY(&t)
-    WRITE_DR(6, 1ULL << 32);
+    TRY (&t)
+        WRITE_DR(6, 1ULL << 32);
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    WRITE_DR(7, 1ULL << 32);
+    TRY (&t)
+        WRITE_DR(7, 1ULL << 32);
     CHECK_EQ(t.vector, V_GP);
 }
 
@@ -362,12 +361,12 @@ TEST(dr__4_and_5)
     struct trap t;
 
     WRITE_DR(6, 0xffff0ff0);
-    TRY(&t)
-    CHECK_EQ(READ_DR(4), READ_DR(6)); /* aliases without CR4.DE */
+    TRY (&t)
+        CHECK_EQ(READ_DR(4), READ_DR(6)); /* aliases without CR4.DE */
     CHECK_EQ(t.vector, V_NONE);
     WRITE_CR(4, READ_CR(4) | CR4_DE);
-    TRY(&t)
-    __asm__ volatile("mov %%dr5, %%rax" ::: "rax");
+    TRY (&t)
+        __asm__ volatile("mov %%dr5, %%rax" ::: "rax");
     CHECK_EQ(t.vector, V_UD);
 }
 

@@ -33,8 +33,8 @@ static void both_rings(int line, void (*fn)(void), unsigned vector, u64 error)
     struct trap t;
 
     fault_at = 0;
-    TRY(&t)
-    fn();
+    TRY (&t)
+        fn();
     expect(&t, line, vector, error);
     if (t.vector == vector && t.regs.rip != fault_at)
         test_failed(line, "ring 0 rip: got %llx, want %llx", (unsigned long long)t.regs.rip,
@@ -295,8 +295,8 @@ TEST(gp__cr4_tsd_and_umip)
     CHECK_EQ(t.vector, USER_EXIT_VECTOR);
     WRITE_CR(4, READ_CR(4) | CR4_TSD);
     RING3(rdtsc_snippet, V_GP, 0);
-    TRY(&t)
-    rdtsc_snippet();
+    TRY (&t)
+        rdtsc_snippet();
     CHECK_EQ(t.vector, V_NONE);
     WRITE_CR(4, READ_CR(4) & ~CR4_TSD);
 
@@ -307,8 +307,8 @@ TEST(gp__cr4_tsd_and_umip)
         RING3(smsw_snippet, V_GP, 0);
         RING3(sgdt_snippet, V_GP, 0);
         RING3(str_snippet, V_GP, 0);
-        TRY(&t)
-        smsw_snippet();
+        TRY (&t)
+            smsw_snippet();
         CHECK_EQ(t.vector, V_NONE);
     }
 }
@@ -328,8 +328,8 @@ TEST(gp__gate_with_dpl_0_from_ring_3)
     struct trap t;
 
     RING3(int_41, V_GP, idt_error(0x41));
-    TRY(&t)
-    int_41();
+    TRY (&t)
+        int_41();
     CHECK_EQ(t.vector, 0x41);
 }
 
@@ -380,8 +380,8 @@ TEST(gp__bad_gate_type_and_selector)
     BOTH(int_41, V_NP, SEL_SPARE);
     gdt_set(SEL_SPARE, 0, 0xfffff, 0xfb,
             0xa); /* code, DPL 3: from ring 0 that would lower privilege */
-    TRY(&t)
-    int_41();
+    TRY (&t)
+        int_41();
     expect(&t, __LINE__, V_GP, SEL_SPARE);
 }
 
@@ -393,36 +393,36 @@ TEST(segments__bad_selectors)
     gdt_set(SEL_SPARE + 8, 0, 0xfffff, 0x99, 0xa);  /* execute-only code */
     gdt_set(SEL_SPARE + 16, 0, 0xfffff, 0x91, 0xc); /* read-only data */
     gdt_set(SEL_SPARE + 24, 0, 0xfffff, 0x92, 0xc); /* data, not yet accessed */
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ds" ::"r"(SEL_SPARE));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ds" ::"r"(SEL_SPARE));
     expect(&t, __LINE__, V_NP, SEL_SPARE);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ss" ::"r"(SEL_SPARE));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ss" ::"r"(SEL_SPARE));
     expect(&t, __LINE__, V_SS, SEL_SPARE);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%es" ::"r"(SEL_SPARE + 8));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%es" ::"r"(SEL_SPARE + 8));
     expect(&t, __LINE__, V_GP, SEL_SPARE + 8);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ss" ::"r"(SEL_SPARE + 16));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ss" ::"r"(SEL_SPARE + 16));
     expect(&t, __LINE__, V_GP, SEL_SPARE + 16);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ds" ::"r"(0x7f8));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ds" ::"r"(0x7f8));
     expect(&t, __LINE__, V_GP, 0x7f8);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ds" ::"r"(SEL_TSS)); /* a system descriptor */
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ds" ::"r"(SEL_TSS)); /* a system descriptor */
     expect(&t, __LINE__, V_GP, SEL_TSS);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ss" ::"r"(SEL_UDATA)); /* DPL 3 in ring 0 */
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ss" ::"r"(SEL_UDATA)); /* DPL 3 in ring 0 */
     expect(&t, __LINE__, V_GP, SEL_UDATA & ~3U);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%fs" ::"r"(0x44)); /* TI: there is no LDT */
+    TRY (&t)
+        __asm__ volatile("mov %0, %%fs" ::"r"(0x44)); /* TI: there is no LDT */
     expect(&t, __LINE__, V_GP, 0x44);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ds" ::"r"(SEL_SPARE + 24));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ds" ::"r"(SEL_SPARE + 24));
     expect(&t, __LINE__, V_NONE, 0);
     CHECK_EQ(gdt[(SEL_SPARE + 24) / 8] >> 40 & 0xff, 0x93); /* the accessed bit was set */
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ss" ::"r"(0)); /* null SS is fine in ring 0 of 64-bit mode */
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ss" ::"r"(0)); /* null SS is fine in ring 0 of 64-bit mode */
     expect(&t, __LINE__, V_NONE, 0);
     __asm__ volatile("mov %0, %%ss" ::"r"(SEL_DATA));
 }
@@ -448,23 +448,23 @@ TEST(segments__far_transfers)
     code_page[0] = 0xcc;
     far.off = (u32)(uptr)code_page; /* INT3, should one get there */
     far.sel = SEL_SPARE;
-    TRY(&t)
-    __asm__ volatile("ljmp *%0" ::"m"(far));
+    TRY (&t)
+        __asm__ volatile("ljmp *%0" ::"m"(far));
     expect(&t, __LINE__, V_NP, SEL_SPARE);
     far.sel = SEL_DATA;
-    TRY(&t)
-    __asm__ volatile("lcall *%0" ::"m"(far));
+    TRY (&t)
+        __asm__ volatile("lcall *%0" ::"m"(far));
     expect(&t, __LINE__, V_GP, SEL_DATA);
     far.sel = 0;
-    TRY(&t)
-    __asm__ volatile("ljmp *%0" ::"m"(far));
+    TRY (&t)
+        __asm__ volatile("ljmp *%0" ::"m"(far));
     expect(&t, __LINE__, V_GP, 0);
     far.sel = SEL_UCODE64; /* non-conforming, DPL 3, from ring 0 */
-    TRY(&t)
-    __asm__ volatile("ljmp *%0" ::"m"(far));
+    TRY (&t)
+        __asm__ volatile("ljmp *%0" ::"m"(far));
     expect(&t, __LINE__, V_GP, SEL_UCODE64 & ~3U);
-    TRY(&t)
-    __asm__ volatile("pushq %0; pushq $0; lretq" ::"i"(SEL_DATA));
+    TRY (&t)
+        __asm__ volatile("pushq %0; pushq $0; lretq" ::"i"(SEL_DATA));
     expect(&t, __LINE__, V_GP, SEL_DATA);
 }
 
@@ -480,8 +480,8 @@ TEST_QEMU_DEVIATES(segments__code_with_l_and_d, "does not check L and D together
     code_page[0] = 0xcc;
     far.off = (u32)(uptr)code_page; /* INT3, should one get there */
     far.sel = SEL_SPARE + 8;
-    TRY(&t)
-    __asm__ volatile("ljmp *%0" ::"m"(far));
+    TRY (&t)
+        __asm__ volatile("ljmp *%0" ::"m"(far));
     expect(&t, __LINE__, V_GP, SEL_SPARE + 8);
 }
 
@@ -511,8 +511,8 @@ TEST(iret__checks)
     run_until_trap(&t, &r);
     expect(&t, __LINE__, V_GP, 0);
 
-    TRY(&t)
-    __asm__ volatile("pushfq; orl $0x4000, (%%rsp); popfq; iretq" ::: "memory", "cc"); /* NT */
+    TRY (&t)
+        __asm__ volatile("pushfq; orl $0x4000, (%%rsp); popfq; iretq" ::: "memory", "cc"); /* NT */
     expect(&t, __LINE__, V_GP, 0);
 }
 
@@ -561,8 +561,8 @@ TEST_QEMU_DEVIATES(ac__misaligned_in_ring_3_only, "has no alignment checking")
     RING3(ac_load, V_AC, 0);
     user_call(&t, ac_byte, 0, 0);
     CHECK_EQ(t.vector, USER_EXIT_VECTOR);
-    TRY(&t)
-    ac_load();
+    TRY (&t)
+        ac_load();
     CHECK_EQ(t.vector, V_NONE);
     WRITE_CR(0, READ_CR(0) & ~CR0_AM);
     user_call(&t, ac_load, 0, 0);
@@ -611,16 +611,16 @@ TEST(pf__error_code_and_cr2)
     volatile u32 *p = (volatile u32 *)TEST_VA;
     struct trap t;
 
-    TRY(&t)
-    (void)p[4];
+    TRY (&t)
+        (void)p[4];
     expect(&t, __LINE__, V_PF, 0);
     CHECK_EQ(t.cr2, TEST_VA + 16);
-    TRY(&t)
-    p[5] = 1;
+    TRY (&t)
+        p[5] = 1;
     expect(&t, __LINE__, V_PF, PF_W);
     CHECK_EQ(t.cr2, TEST_VA + 20);
-    TRY(&t)
-    ((void (*)(void))TEST_VA)();
+    TRY (&t)
+        ((void (*)(void))TEST_VA)();
     expect(&t, __LINE__, V_PF, PF_I);
     CHECK_EQ(t.cr2, TEST_VA);
     CHECK_EQ(t.regs.rip, TEST_VA);
@@ -711,8 +711,8 @@ TEST(ts__ist_beyond_the_tss_limit)
     idt_set(0x41, trap_entry(0x41), SEL_CODE64, 7, 0, 14);
     gdt_set(SEL_TSS, (u32)(uptr)&cpu_self()->tss, 0x50, 0x89, 0);
     __asm__ volatile("ltr %w0" ::"r"(SEL_TSS));
-    TRY(&t)
-    __asm__ volatile("int $0x41");
+    TRY (&t)
+        __asm__ volatile("int $0x41");
     expect(&t, __LINE__, V_TS, SEL_TSS);
 }
 
@@ -733,8 +733,8 @@ TEST_QEMU_DEVIATES(nested__benign_then_contributory, "does not set EXT")
 
     /* #UD is benign: the #NP for its gate is delivered, EXT set */
     clear_present(V_UD);
-    TRY(&t)
-    ud2();
+    TRY (&t)
+        ud2();
     expect(&t, __LINE__, V_NP, idt_error(V_UD) | 1);
 }
 
@@ -743,15 +743,15 @@ TEST(df__contributory_twice)
     struct trap t;
 
     clear_present(V_DE); /* #DE, then #NP */
-    TRY(&t)
-    div_zero();
+    TRY (&t)
+        div_zero();
     expect(&t, __LINE__, V_DF, 0);
     user_call(&t, div_zero, 0, 0);
     expect(&t, __LINE__, V_DF, 0);
     idt_reset();
     clear_present(V_GP); /* #GP, then #NP */
-    TRY(&t)
-    nc_load();
+    TRY (&t)
+        nc_load();
     expect(&t, __LINE__, V_DF, 0);
 }
 
@@ -761,8 +761,8 @@ TEST(df__page_fault_while_delivering_a_page_fault)
 
     cpu_self()->tss.ist[3] = TEST_VA + 0x1000;
     idt_set(V_PF, trap_entry(V_PF), SEL_CODE64, 3, 0, 14);
-    TRY(&t)
-    (void)*(volatile u8 *)TEST_VA;
+    TRY (&t)
+        (void)*(volatile u8 *)TEST_VA;
     expect(&t, __LINE__, V_DF, 0);
     /* the second fault's address: the push below the IST stack */
     CHECK_EQ(t.cr2, TEST_VA + 0x1000 - 8);
@@ -775,8 +775,8 @@ TEST(df__page_fault_while_delivering_a_general_protection)
     /* a page fault after a contributory exception is no double fault: #PF is delivered */
     cpu_self()->tss.ist[3] = TEST_VA + 0x1000;
     idt_set(V_GP, trap_entry(V_GP), SEL_CODE64, 3, 0, 14);
-    TRY(&t)
-    nc_load();
+    TRY (&t)
+        nc_load();
     expect(&t, __LINE__, V_PF, PF_W);
     CHECK_EQ(t.cr2, TEST_VA + 0x1000 - 8);
 }
@@ -785,20 +785,20 @@ TEST_QEMU_DEVIATES(rf__set_in_the_image_of_a_fault_only, "never sets RF in the s
 {
     struct trap t;
 
-    TRY(&t)
-    ud2();
+    TRY (&t)
+        ud2();
     CHECK(t.regs.rflags & F_RF);
-    TRY(&t)
-    div_zero();
+    TRY (&t)
+        div_zero();
     CHECK(t.regs.rflags & F_RF);
-    TRY(&t)
-    (void)*(volatile u8 *)TEST_VA;
+    TRY (&t)
+        (void)*(volatile u8 *)TEST_VA;
     CHECK(t.regs.rflags & F_RF);
-    TRY(&t)
-    bp_int3();
+    TRY (&t)
+        bp_int3();
     CHECK(!(t.regs.rflags & F_RF));
-    TRY(&t)
-    icebp();
+    TRY (&t)
+        icebp();
     CHECK(!(t.regs.rflags & F_RF));
 }
 
@@ -809,14 +809,14 @@ TEST(length__fifteen_bytes_and_no_more)
     memset(code_page, 0x66, sizeof(code_page));
     code_page[14] = 0x90;
     code_page[15] = 0xc3;
-    TRY(&t)
-    ((void (*)(void))(uptr)code_page)();
+    TRY (&t)
+        ((void (*)(void))(uptr)code_page)();
     CHECK_EQ(t.vector, V_NONE);
     code_page[14] = 0x66;
     code_page[15] = 0x90;
     code_page[16] = 0xc3;
-    TRY(&t)
-    ((void (*)(void))(uptr)code_page)();
+    TRY (&t)
+        ((void (*)(void))(uptr)code_page)();
     expect(&t, __LINE__, V_GP, 0);
     CHECK_EQ(t.regs.rip, (uptr)code_page);
 }

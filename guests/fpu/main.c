@@ -130,16 +130,15 @@ TEST(mf__waits_for_the_next_instruction)
     struct trap t;
     u64 at;
 
-    TRY(&t)
-    raise_ze();
+    TRY (&t)
+        raise_ze();
     CHECK_EQ(t.vector, V_NONE);
     CHECK_EQ(fsw() & 0x84, 0x84); /* ZE and ES */
-    TRY(&t)
-    __asm__ volatile("fwait");
+    TRY (&t)
+        __asm__ volatile("fwait");
     CHECK_EQ(t.vector, V_MF);
     __asm__ volatile("fninit");
-    TRY(&t)
-    {
+    TRY (&t) {
         raise_ze();
         __asm__ volatile("fnstsw %%ax; fnclex" ::: "rax"); /* no-wait forms do not fault */
         __asm__ volatile("fwait");
@@ -153,22 +152,19 @@ TEST_QEMU_DEVIATES(mf__any_waiting_instruction, "looks for it in FWAIT only")
 {
     struct trap t;
 
-    TRY(&t)
-    {
+    TRY (&t) {
         raise_ze();
         __asm__ volatile("fld1");
     }
     CHECK_EQ(t.vector, V_MF);
     __asm__ volatile("fninit");
-    TRY(&t)
-    {
+    TRY (&t) {
         raise_ze();
         __asm__ volatile("pxor %%mm0, %%mm0" ::: "memory"); /* MMX waits too */
     }
     CHECK_EQ(t.vector, V_MF);
     __asm__ volatile("fninit");
-    TRY(&t)
-    {
+    TRY (&t) {
         raise_ze();
         __asm__ volatile("xorps %%xmm0, %%xmm0" ::: "memory"); /* SSE does not */
     }
@@ -184,8 +180,8 @@ TEST(mf__without_ne_goes_to_the_pic)
     WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_NE);
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
-    TRY(&t)
-    raise_ze();
+    TRY (&t)
+        raise_ze();
     CHECK_EQ(t.vector, V_NONE);
     __asm__ volatile("fnclex; fninit");
     WRITE_CR(0, READ_CR(0) | CR0_NE);
@@ -205,8 +201,8 @@ TEST_QEMU_DEVIATES(mxcsr__reserved_bits, "checks nothing in MXCSR")
     for (unsigned b = 0; b < 32; b++) {
         if (mask >> b & 1)
             continue;
-        TRY(&t)
-        set_mxcsr(0x1f80 | 1U << b);
+        TRY (&t)
+            set_mxcsr(0x1f80 | 1U << b);
         CHECK_EQ(t.vector, V_GP);
         CHECK_EQ(mxcsr(), mask);
     }
@@ -243,10 +239,10 @@ TEST_QEMU_DEVIATES(xm__keeps_the_destination, "raises no SIMD exceptions")
     u32 r = 0;
 
     set_mxcsr(0x1f80 & ~(1U << 9)); /* ZM off */
-    TRY(&t)
-    __asm__ volatile(
-        "mov $0x3f800000, %%eax; movd %%eax, %%xmm0; pxor %%xmm1, %%xmm1; divss %%xmm1, %%xmm0" ::
-            : "rax");
+    TRY (&t)
+        __asm__ volatile("mov $0x3f800000, %%eax; movd %%eax, %%xmm0; pxor %%xmm1, %%xmm1; divss "
+                         "%%xmm1, %%xmm0" ::
+                             : "rax");
     CHECK_EQ(t.vector, V_XM);
     CHECK_EQ(mxcsr() & 4, 4);
     __asm__ volatile("movd %%xmm0, %0" : "=r"(r));
@@ -258,14 +254,14 @@ TEST(sse__alignment)
 {
     struct trap t;
 
-    TRY(&t)
-    __asm__ volatile("movaps (%0), %%xmm0" ::"r"(area + 8));
+    TRY (&t)
+        __asm__ volatile("movaps (%0), %%xmm0" ::"r"(area + 8));
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    __asm__ volatile("movups (%0), %%xmm0" ::"r"(area + 8));
+    TRY (&t)
+        __asm__ volatile("movups (%0), %%xmm0" ::"r"(area + 8));
     CHECK_EQ(t.vector, V_NONE);
-    TRY(&t)
-    __asm__ volatile("addps (%0), %%xmm0" ::"r"(area + 4));
+    TRY (&t)
+        __asm__ volatile("addps (%0), %%xmm0" ::"r"(area + 4));
     CHECK_EQ(t.vector, V_GP);
 }
 
@@ -291,23 +287,23 @@ TEST_QEMU_DEVIATES(fxsave__faults, "checks nothing in MXCSR")
 {
     struct trap t;
 
-    TRY(&t)
-    __asm__ volatile("fxsave64 (%0)" ::"r"(area + 8) : "memory");
+    TRY (&t)
+        __asm__ volatile("fxsave64 (%0)" ::"r"(area + 8) : "memory");
     CHECK_EQ(t.vector, V_GP);
     memset(area, 0, 512);
     __asm__ volatile("fxsave64 %0" : "=m"(area));
     *(u32 *)(area + 24) = 0x80000000; /* MXCSR: a reserved bit */
-    TRY(&t)
-    __asm__ volatile("fxrstor64 %0" ::"m"(area));
+    TRY (&t)
+        __asm__ volatile("fxrstor64 %0" ::"m"(area));
     CHECK_EQ(t.vector, V_GP);
     map(VA, (uptr)page_alloc(), PTE_P | PTE_W);
-    TRY(&t)
-    __asm__ volatile("fxsave64 (%0)" ::"r"(VA + 4096 - 256) : "memory");
+    TRY (&t)
+        __asm__ volatile("fxsave64 (%0)" ::"r"(VA + 4096 - 256) : "memory");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.cr2 >= VA + 4096 && t.cr2 < VA + 4096 + 256, 1);
     CHECK_EQ(t.error, PF_W);
-    TRY(&t)
-    __asm__ volatile("fxrstor64 (%0)" ::"r"(VA + 4096 - 256) : "memory");
+    TRY (&t)
+        __asm__ volatile("fxrstor64 (%0)" ::"r"(VA + 4096 - 256) : "memory");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.error, 0);
 }
@@ -346,11 +342,11 @@ TEST(xsave__needs_osxsave)
         SKIP("no XSAVE");
     cpuid(1, 0, r);
     CHECK_EQ(r[2] >> 27 & 1, 0); /* OSXSAVE mirrors CR4 */
-    TRY(&t)
-    __asm__ volatile("xsave %0" : "=m"(area) : "a"(1), "d"(0));
+    TRY (&t)
+        __asm__ volatile("xsave %0" : "=m"(area) : "a"(1), "d"(0));
     CHECK_EQ(t.vector, V_UD);
-    TRY(&t)
-    (void)xgetbv(0);
+    TRY (&t)
+        (void)xgetbv(0);
     CHECK_EQ(t.vector, V_UD);
     WRITE_CR(4, READ_CR(4) | CR4_OSXSAVE);
     cpuid(1, 0, r);
@@ -377,23 +373,23 @@ TEST(xsetbv__checks)
         SKIP("no XSAVE");
     xsetbv(0, 1);
     CHECK_EQ(xgetbv(0), 1);
-    TRY(&t)
-    xsetbv(0, 0); /* x87 is not optional */
+    TRY (&t)
+        xsetbv(0, 0); /* x87 is not optional */
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    xsetbv(1, 1);
+    TRY (&t)
+        xsetbv(1, 1);
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    xsetbv(0, all | 1ULL << 62);
+    TRY (&t)
+        xsetbv(0, all | 1ULL << 62);
     CHECK_EQ(t.vector, V_GP);
     if (all & 4) {
-        TRY(&t)
-        xsetbv(0, 5); /* AVX without SSE */
+        TRY (&t)
+            xsetbv(0, 5); /* AVX without SSE */
         CHECK_EQ(t.vector, V_GP);
     }
     if ((all & 0xe0) == 0xe0) {
-        TRY(&t)
-        xsetbv(0, 0x27); /* AVX-512 in parts */
+        TRY (&t)
+            xsetbv(0, 0x27); /* AVX-512 in parts */
         CHECK_EQ(t.vector, V_GP);
     }
     user_call(&t, user_xsetbv, 0, 0);
@@ -483,25 +479,25 @@ TEST_QEMU_DEVIATES(xrstor__refuses_bad_headers, "checks nothing in MXCSR")
     memset(area, 0, sizeof(area));
     __asm__ volatile("xsave64 %0" : "=m"(area) : "a"((u32)all), "d"(0));
     *(u64 *)(area + 512) = 1ULL << 61; /* a component XCR0 does not have */
-    TRY(&t)
-    __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
+    TRY (&t)
+        __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
     CHECK_EQ(t.vector, V_GP);
     *(u64 *)(area + 512) = 3;
     *(u64 *)(area + 528) = 1; /* reserved bytes of the header */
-    TRY(&t)
-    __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
+    TRY (&t)
+        __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
     CHECK_EQ(t.vector, V_GP);
     *(u64 *)(area + 528) = 0;
     *(u32 *)(area + 24) = 0xffff0000; /* MXCSR */
-    TRY(&t)
-    __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
+    TRY (&t)
+        __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
     CHECK_EQ(t.vector, V_GP);
     *(u32 *)(area + 24) = 0x1f80;
-    TRY(&t)
-    __asm__ volatile("xrstor64 (%0)" ::"r"(area + 16), "a"(7), "d"(0) : "memory");
+    TRY (&t)
+        __asm__ volatile("xrstor64 (%0)" ::"r"(area + 16), "a"(7), "d"(0) : "memory");
     CHECK_EQ(t.vector, V_GP); /* alignment: 64 */
-    TRY(&t)
-    __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
+    TRY (&t)
+        __asm__ volatile("xrstor64 %0" ::"m"(area), "a"(7), "d"(0) : "memory");
     CHECK_EQ(t.vector, V_NONE);
     xsetbv(0, 1);
 }
@@ -513,14 +509,14 @@ TEST(xsave__fault_at_the_end_of_a_page)
     if (!xsave_on())
         SKIP("no XSAVE");
     map(VA, (uptr)page_alloc(), PTE_P | PTE_W);
-    TRY(&t)
-    __asm__ volatile("xsave64 (%0)" ::"r"(VA + 4096 - 512), "a"(3), "d"(0)
-                     : "memory"); /* header missing */
+    TRY (&t)
+        __asm__ volatile("xsave64 (%0)" ::"r"(VA + 4096 - 512), "a"(3), "d"(0)
+                         : "memory"); /* header missing */
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.error & ~PF_W, 0); /* the header is read, then written */
     CHECK_EQ(t.cr2 & ~0xfffULL, VA + 4096);
-    TRY(&t)
-    __asm__ volatile("xrstor64 (%0)" ::"r"(VA + 4096 - 512), "a"(3), "d"(0) : "memory");
+    TRY (&t)
+        __asm__ volatile("xrstor64 (%0)" ::"r"(VA + 4096 - 512), "a"(3), "d"(0) : "memory");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.cr2 & ~0xfffULL, VA + 4096);
 }
@@ -533,27 +529,27 @@ TEST(avx__needs_xcr0)
     if (!xsave_on() || !cpu_has(1, 0, 2, 28))
         SKIP("no AVX");
     xsetbv(0, 3);
-    TRY(&t)
-    __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
+    TRY (&t)
+        __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
     CHECK_EQ(t.vector, V_UD);
     xsetbv(0, 7);
-    TRY(&t)
-    __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
+    TRY (&t)
+        __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
     CHECK_EQ(t.vector, V_NONE);
     if (!on_qemu_tcg()) { /* CR0.TS: #NM for AVX too */
         WRITE_CR(0, READ_CR(0) | CR0_TS);
-        TRY(&t)
-        __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
+        TRY (&t)
+            __asm__ volatile("vxorps %ymm0, %ymm0, %ymm0");
         CHECK_EQ(t.vector, V_NM);
         WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_TS);
     }
     if (cpu_has(7, 0, 1, 16) && (all & 0xe0) == 0xe0) {
-        TRY(&t)
-        __asm__ volatile("vpxord %zmm17, %zmm17, %zmm17");
+        TRY (&t)
+            __asm__ volatile("vpxord %zmm17, %zmm17, %zmm17");
         CHECK_EQ(t.vector, V_UD);
         xsetbv(0, 0xe7);
-        TRY(&t)
-        __asm__ volatile("vpxord %zmm17, %zmm17, %zmm17");
+        TRY (&t)
+            __asm__ volatile("vpxord %zmm17, %zmm17, %zmm17");
         CHECK_EQ(t.vector, V_NONE);
     }
     xsetbv(0, 1);
@@ -602,23 +598,23 @@ TEST(lazy__ts_and_clts)
 
     for (unsigned i = 0; i < 20; i++) {
         WRITE_CR(0, READ_CR(0) | CR0_TS);
-        TRY(&t)
-        __asm__ volatile("pxor %xmm0, %xmm0");
+        TRY (&t)
+            __asm__ volatile("pxor %xmm0, %xmm0");
         CHECK_EQ(t.vector, V_NM);
-        TRY(&t)
-        __asm__ volatile("fxsave %0" : "=m"(area));
+        TRY (&t)
+            __asm__ volatile("fxsave %0" : "=m"(area));
         CHECK_EQ(t.vector, V_NM);
         __asm__ volatile("clts");
         CHECK_EQ(READ_CR(0) & CR0_TS, 0);
-        TRY(&t)
-        __asm__ volatile("pxor %xmm0, %xmm0");
+        TRY (&t)
+            __asm__ volatile("pxor %xmm0, %xmm0");
         CHECK_EQ(t.vector, V_NONE);
     }
     WRITE_CR(4, READ_CR(4) & ~(uptr)CR4_OSFXSR);
-    TRY(&t)
-    __asm__ volatile("pxor %xmm0, %xmm0");
+    TRY (&t)
+        __asm__ volatile("pxor %xmm0, %xmm0");
     CHECK_EQ(t.vector, V_UD);
-    TRY(&t)
-    __asm__ volatile("pxor %mm0, %mm0; emms"); /* MMX does not need it */
+    TRY (&t)
+        __asm__ volatile("pxor %mm0, %mm0; emms"); /* MMX does not need it */
     CHECK_EQ(t.vector, V_NONE);
 }

@@ -188,15 +188,15 @@ TEST(ins__page_fault_in_the_middle)
     struct trap t;
 
     map(VA, (uptr)page_alloc(), PTE_P | PTE_W);
-    TRY(&t)
-    __asm__ volatile("rep insb" ::"D"(VA + 4096 - 10), "c"(100), "d"(NOBODY) : "memory");
+    TRY (&t)
+        __asm__ volatile("rep insb" ::"D"(VA + 4096 - 10), "c"(100), "d"(NOBODY) : "memory");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.cr2, VA + 4096);
     CHECK_EQ(t.regs.rcx, 90);
     CHECK_EQ(t.regs.rdi, VA + 4096);
     CHECK_EQ(((u8 *)VA)[4095], 0xff);
-    TRY(&t)
-    __asm__ volatile("rep outsw" ::"S"(VA + 4096 - 10), "c"(100), "d"(0x80) : "memory");
+    TRY (&t)
+        __asm__ volatile("rep outsw" ::"S"(VA + 4096 - 10), "c"(100), "d"(0x80) : "memory");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.regs.rcx, 95);
     CHECK_EQ(t.regs.rsi, VA + 4096);

@@ -46,6 +46,14 @@ static void halter(void *arg)
         __asm__ volatile("sti; hlt; cli" ::: "memory");
 }
 
+static void drain(void *arg)
+{
+    (void)arg;
+    sti();
+    delay(TSC_MS);
+    cli();
+}
+
 /* All other CPUs listen; false if there are none. */
 static bool begin(void (*how)(void *))
 {
@@ -55,9 +63,7 @@ static bool begin(void (*how)(void *))
     apic_enable();
     trap_set_hook(WAKE, on_wake);
     trap_set_hook(VEC, on_wake);
-    sti(); /* what may still be pending from the test before */
-    delay(TSC_MS);
-    cli();
+    smp_run_all(drain, NULL); /* what may still be pending from the test before */
     trap_set_hook(VEC, on_ipi);
     trap_set_hook(V_NMI, on_ipi);
     for (unsigned i = 0; i < MAX_CPUS; i++)

@@ -6,8 +6,8 @@ static void refused(int line, u32 msr, u64 v)
 {
     struct trap t;
 
-    TRY(&t)
-    wrmsr(msr, v);
+    TRY (&t)
+        wrmsr(msr, v);
     if (t.vector != V_GP || t.error)
         test_failed(line, "wrmsr %x <- %llx: vector %x, want #GP(0)", msr, (unsigned long long)v,
                     t.vector);
@@ -19,8 +19,7 @@ static void keeps(int line, u32 msr, u64 v)
     struct trap t;
     volatile u64 old = 0, got = 0;
 
-    TRY(&t)
-    {
+    TRY (&t) {
         old = rdmsr(msr);
         wrmsr(msr, v);
         got = rdmsr(msr);
@@ -120,8 +119,8 @@ TEST_QEMU_DEVIATES(msr__unknown_ones_fault, "reads 0 from any MSR and ignores wr
     struct trap t;
 
     for (unsigned i = 0; i < ARRAY_SIZE(unknown); i++) {
-        TRY(&t)
-        rdmsr(unknown[i]);
+        TRY (&t)
+            rdmsr(unknown[i]);
         CHECK_EQ(t.vector, V_GP);
         CHECK_EQ(t.error, 0);
         REFUSED(unknown[i], 0);
@@ -187,8 +186,8 @@ TEST(msr__fsgsbase_instructions)
 
     if (!cpu_has(7, 0, 1, 0))
         SKIP("no FSGSBASE");
-    TRY(&t)
-    __asm__ volatile("rdfsbase %0" : "=r"(v));
+    TRY (&t)
+        __asm__ volatile("rdfsbase %0" : "=r"(v));
     CHECK_EQ(t.vector, V_UD); /* CR4.FSGSBASE is off */
     WRITE_CR(4, READ_CR(4) | CR4_FSGSBASE);
     __asm__ volatile("wrfsbase %0" ::"r"(0xffff800012345678ULL));

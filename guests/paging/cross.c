@@ -49,26 +49,26 @@ TEST(cross__fault_on_the_second_page)
 
     two_pages(PTE_P | PTE_W, 0);
     for (unsigned i = 1; i < 8; i++) {
-        TRY(&t)
-        (void)*(volatile u64 *)(EDGE - i);
+        TRY (&t)
+            (void)*(volatile u64 *)(EDGE - i);
         CHECK_EQ(t.vector, V_PF);
         CHECK_EQ(t.error, 0);
         CHECK_EQ(t.cr2, EDGE);
-        TRY(&t)
-        *(volatile u64 *)(EDGE - i) = ~0ULL;
+        TRY (&t)
+            *(volatile u64 *)(EDGE - i) = ~0ULL;
         CHECK_EQ(t.error, PF_W);
         CHECK_EQ(t.cr2, EDGE);
         CHECK_EQ(first[4096 - i], 0x11); /* nothing was stored */
     }
     map(EDGE, (uptr)second, PTE_P); /* read-only now */
-    TRY(&t)
-    *(volatile u64 *)(EDGE - 3) = ~0ULL;
+    TRY (&t)
+        *(volatile u64 *)(EDGE - 3) = ~0ULL;
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.cr2, EDGE);
     CHECK_EQ(first[4095], 0x11);
     CHECK_EQ(second[0], 0x22);
-    TRY(&t)
-    __asm__ volatile("lock addq $1, (%0)" ::"r"(EDGE - 3) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("lock addq $1, (%0)" ::"r"(EDGE - 3) : "memory", "cc");
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.cr2, EDGE);
     CHECK_EQ(first[4093], 0x11);
@@ -79,18 +79,18 @@ TEST(cross__fault_on_the_first_page)
     struct trap t;
 
     two_pages(0, PTE_P | PTE_W);
-    TRY(&t)
-    (void)*(volatile u64 *)(EDGE - 3);
+    TRY (&t)
+        (void)*(volatile u64 *)(EDGE - 3);
     CHECK_EQ(t.error, 0);
     CHECK_EQ(t.cr2, EDGE - 3);
-    TRY(&t)
-    *(volatile u64 *)(EDGE - 3) = ~0ULL;
+    TRY (&t)
+        *(volatile u64 *)(EDGE - 3) = ~0ULL;
     CHECK_EQ(t.error, PF_W);
     CHECK_EQ(t.cr2, EDGE - 3);
     CHECK_EQ(second[0], 0x22);
     map(VA, (uptr)first, PTE_P);
-    TRY(&t)
-    *(volatile u32 *)(EDGE - 1) = ~0U;
+    TRY (&t)
+        *(volatile u32 *)(EDGE - 1) = ~0U;
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.cr2, EDGE - 1);
     CHECK_EQ(second[0], 0x22);
@@ -134,9 +134,10 @@ TEST(cross__stack)
     CHECK_EQ(got, 0x1122334455667788ULL);
     CHECK_EQ(*(u32 *)(first + 4092), 0x55667788);
     unmap(VA);
-    TRY(&t)
-    /* a push that faults leaves RSP alone; the trap comes in on this very stack, so in ring 3 */
-    (void)0;
+    TRY (&t)
+        /* a push that faults leaves RSP alone; the trap comes in on this very stack, so in ring 3
+         */
+        (void)0;
     CHECK_EQ(t.vector, V_NONE);
 }
 
@@ -194,15 +195,15 @@ TEST(fetch__instruction_across_the_border)
         }
         CHECK_EQ(fn(), 0x44332211);
         unmap(EDGE);
-        TRY(&t)
-        fn();
+        TRY (&t)
+            fn();
         CHECK_EQ(t.vector, V_PF);
         CHECK_EQ(t.error, PF_I);
         CHECK_EQ(t.cr2, EDGE);
         CHECK_EQ(t.regs.rip, EDGE - i);
         map(EDGE, (uptr)second, PTE_P | PTE_W | PTE_NX);
-        TRY(&t)
-        fn();
+        TRY (&t)
+            fn();
         CHECK_EQ(t.error, PF_I | PF_P);
         CHECK_EQ(t.cr2, EDGE);
         map(EDGE, (uptr)second, PTE_P | PTE_W);
@@ -216,15 +217,15 @@ TEST(fetch__falling_into_a_missing_page)
 
     two_pages(PTE_P | PTE_W, 0);
     memset(first + 4080, 0x90, 16);
-    TRY(&t)
-    ((void (*)(void))(EDGE - 16))();
+    TRY (&t)
+        ((void (*)(void))(EDGE - 16))();
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.cr2, EDGE);
     CHECK_EQ(t.regs.rip, EDGE);
     /* an instruction that ends at the border needs nothing beyond it */
     first[4095] = 0xc3;
-    TRY(&t)
-    ((void (*)(void))(EDGE - 16))();
+    TRY (&t)
+        ((void (*)(void))(EDGE - 16))();
     CHECK_EQ(t.vector, V_NONE);
 }
 
@@ -251,39 +252,40 @@ TEST(fault__writes_are_checked_before_anything_changes)
 
     map(VA, (uptr)page_alloc(), PTE_P);
     /* CMPXCHG writes even when it does not match (SDM 2A CMPXCHG) */
-    TRY(&t)
-    __asm__ volatile("lock cmpxchgq %1, (%0)" ::"r"(VA), "r"(1ULL), "a"(5ULL) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("lock cmpxchgq %1, (%0)" ::"r"(VA), "r"(1ULL), "a"(5ULL) : "memory", "cc");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.regs.rax, 5);
-    TRY(&t)
-    __asm__ volatile("xaddq %1, (%0)" ::"r"(VA), "c"(7ULL) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("xaddq %1, (%0)" ::"r"(VA), "c"(7ULL) : "memory", "cc");
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.regs.rcx, 7);
-    TRY(&t)
-    __asm__ volatile("btsq $3, (%0)" ::"r"(VA) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("btsq $3, (%0)" ::"r"(VA) : "memory", "cc");
     CHECK_EQ(t.error, PF_P | PF_W);
-    TRY(&t)
-    __asm__ volatile("xchg %1, (%0)" ::"r"(VA), "c"(9ULL) : "memory");
+    TRY (&t)
+        __asm__ volatile("xchg %1, (%0)" ::"r"(VA), "c"(9ULL) : "memory");
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.regs.rcx, 9);
-    TRY(&t)
-    __asm__ volatile("stc; adcq $0, (%0)" ::"r"(VA) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("stc; adcq $0, (%0)" ::"r"(VA) : "memory", "cc");
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK(t.regs.rflags & F_CF); /* flags untouched */
-    TRY(&t)
-    __asm__ volatile("cmpxchg8b (%0)" ::"r"(VA), "a"(1), "d"(1), "b"(0), "c"(0) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("cmpxchg8b (%0)" ::"r"(VA), "a"(1), "d"(1), "b"(0), "c"(0)
+                         : "memory", "cc");
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.regs.rax, 1);
     /* POP to memory that faults: RSP stays */
-    TRY(&t)
-    __asm__ volatile("mov %%rsp, %%rcx; popq (%0)" ::"r"(VA) : "rcx", "memory");
+    TRY (&t)
+        __asm__ volatile("mov %%rsp, %%rcx; popq (%0)" ::"r"(VA) : "rcx", "memory");
     CHECK_EQ(t.error, PF_P | PF_W);
     CHECK_EQ(t.regs.rsp, t.regs.rcx);
     /* a load that faults keeps its destination */
     rax = 0x1234;
-    TRY(&t)
-    __asm__ volatile("mov (%1), %0" : "+a"(rax) : "r"(EDGE) : "memory");
+    TRY (&t)
+        __asm__ volatile("mov (%1), %0" : "+a"(rax) : "r"(EDGE) : "memory");
     CHECK_EQ(t.regs.rax, 0x1234);
     (void)r;
 }
@@ -294,12 +296,12 @@ TEST(fault__bit_string_addressing)
 
     /* BT with a register index reaches beyond the operand (SDM 2A BT) */
     two_pages(PTE_P | PTE_W, 0);
-    TRY(&t)
-    __asm__ volatile("btsl %1, (%0)" ::"r"(VA), "r"(0x1000 * 8 + 5) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("btsl %1, (%0)" ::"r"(VA), "r"(0x1000 * 8 + 5) : "memory", "cc");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.cr2, EDGE);
-    TRY(&t)
-    __asm__ volatile("btq %1, (%0)" ::"r"(VA), "r"(-1LL) : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("btq %1, (%0)" ::"r"(VA), "r"(-1LL) : "memory", "cc");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.cr2, VA - 8);
     first[0] = 0;

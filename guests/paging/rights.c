@@ -42,8 +42,7 @@ static void access(struct trap *t, u64 va, int kind, bool user, bool ac)
             t->vector = V_NONE;
         return;
     }
-    TRY(t)
-    {
+    TRY (t) {
         if (ac)
             __asm__ volatile("pushfq; orl $0x40000, (%%rsp); popfq" ::: "cc", "memory");
         if (kind == READ)
@@ -231,15 +230,14 @@ TEST(rights__stac_and_clac)
     map(VA, (uptr)page_alloc(), PTE_P | PTE_W | PTE_U);
     WRITE_CR(4, READ_CR(4) | CR4_SMAP);
     for (unsigned i = 0; i < 20; i++) {
-        TRY(&t)
-        {
+        TRY (&t) {
             __asm__ volatile("stac" ::: "cc");
             *(volatile u32 *)VA = i;
             __asm__ volatile("clac" ::: "cc");
         }
         CHECK_EQ(t.vector, V_NONE);
-        TRY(&t)
-        *(volatile u32 *)VA = i;
+        TRY (&t)
+            *(volatile u32 *)VA = i;
         CHECK_EQ(t.vector, V_PF);
         CHECK_EQ(t.error, PF_P | PF_W);
     }
@@ -260,8 +258,8 @@ TEST_QEMU_DEVIATES(rights__smap_and_implicit_accesses, "lets AC cover implicit a
     gdt[SEL_SPARE / 8 + 1] = VA >> 32;
     __asm__ volatile("lldt %w0" ::"r"(SEL_SPARE));
     WRITE_CR(4, READ_CR(4) | CR4_SMAP);
-    TRY(&t)
-    __asm__ volatile("stac; mov %0, %%fs; clac" ::"r"(0xf) : "cc");
+    TRY (&t)
+        __asm__ volatile("stac; mov %0, %%fs; clac" ::"r"(0xf) : "cc");
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.error, PF_P);
     CHECK_EQ(t.cr2, VA + 8);

@@ -86,8 +86,8 @@ TEST(ad__not_dirty_after_a_refused_store)
     struct trap t;
 
     map(VA, (uptr)page_alloc(), PTE_P);
-    TRY(&t)
-    store(VA, 1);
+    TRY (&t)
+        store(VA, 1);
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(*pte_at(VA, 1) & PTE_D, 0);
 }
@@ -105,12 +105,12 @@ TEST(tlb__missing_entries_are_not_cached)
         full = *e;
         *e = 0;
         flush_tlb();
-        TRY(&t)
-        touch(VA);
+        TRY (&t)
+            touch(VA);
         CHECK_EQ(t.vector, V_PF);
         *e = full; /* no flush: SDM 3A 4.10.2.3, entries with P = 0 are never cached */
-        TRY(&t)
-        touch(VA);
+        TRY (&t)
+            touch(VA);
         CHECK_EQ(t.vector, V_NONE);
     }
 }
@@ -122,11 +122,11 @@ TEST(tlb__more_rights_need_at_most_one_fault)
     map(VA, (uptr)page_alloc(), PTE_P);
     touch(VA);
     *pte_at(VA, 1) |= PTE_W;
-    TRY(&t)
-    store(VA, 1);
+    TRY (&t)
+        store(VA, 1);
     if (t.vector != V_NONE) /* the fault has dropped the old entry */
-        TRY(&t)
-    store(VA, 1);
+        TRY (&t)
+            store(VA, 1);
     CHECK_EQ(t.vector, V_NONE);
 }
 
@@ -184,13 +184,13 @@ TEST(tlb__fewer_rights_after_invlpg)
         store(VA, 1);
         *pte_at(VA, 1) &= ~PTE_W;
         invlpg(VA);
-        TRY(&t)
-        store(VA, 2);
+        TRY (&t)
+            store(VA, 2);
         CHECK_EQ(t.vector, V_PF);
         *pte_at(VA, 1) &= ~PTE_P;
         invlpg(VA);
-        TRY(&t)
-        touch(VA);
+        TRY (&t)
+            touch(VA);
         CHECK_EQ(t.vector, V_PF);
         *pte_at(VA, 1) |= PTE_P | PTE_W;
         invlpg(VA);
@@ -268,24 +268,24 @@ TEST(pcid__cr3_and_cr4_rules)
     if (!cpu_has(1, 0, 2, 17)) {
         if (on_qemu_tcg())
             SKIP("no PCID, and QEMU takes PCIDE all the same");
-        TRY(&t)
-        WRITE_CR(4, READ_CR(4) | CR4_PCIDE);
+        TRY (&t)
+            WRITE_CR(4, READ_CR(4) | CR4_PCIDE);
         CHECK_EQ(t.vector, V_GP);
         SKIP("no PCID");
     }
     WRITE_CR(3, READ_CR(3) | PTE_PCD); /* bits 11:0 must be 0 when PCIDE is set */
-    TRY(&t)
-    WRITE_CR(4, READ_CR(4) | CR4_PCIDE);
+    TRY (&t)
+        WRITE_CR(4, READ_CR(4) | CR4_PCIDE);
     CHECK_EQ(t.vector, V_GP);
     WRITE_CR(3, (uptr)boot_pml4);
-    TRY(&t)
-    WRITE_CR(3, (uptr)boot_pml4 | 1ULL << 63); /* reserved without PCIDE */
+    TRY (&t)
+        WRITE_CR(3, (uptr)boot_pml4 | 1ULL << 63); /* reserved without PCIDE */
     CHECK_EQ(t.vector, V_GP);
     WRITE_CR(4, READ_CR(4) | CR4_PCIDE);
     WRITE_CR(3, (uptr)boot_pml4 | 0x123 | 1ULL << 63);
     CHECK_EQ(READ_CR(3), (uptr)boot_pml4 | 0x123); /* bit 63 is not kept */
-    TRY(&t)
-    WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_PG);
+    TRY (&t)
+        WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_PG);
     CHECK_EQ(t.vector, V_GP);
 }
 
@@ -354,20 +354,20 @@ TEST(invpcid__checks)
 
     if (!cpu_has(7, 0, 1, 10))
         SKIP("no INVPCID");
-    TRY(&t)
-    invpcid(2, 0, 0);
+    TRY (&t)
+        invpcid(2, 0, 0);
     CHECK_EQ(t.vector, V_NONE);
-    TRY(&t)
-    invpcid(4, 0, 0);
+    TRY (&t)
+        invpcid(4, 0, 0);
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    invpcid(0, 1ULL << 12, 0); /* reserved bits of the descriptor */
+    TRY (&t)
+        invpcid(0, 1ULL << 12, 0); /* reserved bits of the descriptor */
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    invpcid(0, 1, VA); /* PCID not 0 without PCIDE */
+    TRY (&t)
+        invpcid(0, 1, VA); /* PCID not 0 without PCIDE */
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    invpcid(0, 0, 1ULL << 50);
+    TRY (&t)
+        invpcid(0, 0, 1ULL << 50);
     CHECK_EQ(t.vector, V_GP);
     user_call(&t, user_invpcid, 0, 0);
     CHECK_EQ(t.vector, V_GP);
@@ -379,14 +379,14 @@ TEST(cr__reserved_bits_and_dependencies)
 
     if (on_qemu_tcg())
         SKIP("QEMU lets LME be cleared while paging, and is lost");
-    TRY(&t)
-    WRITE_CR(4, READ_CR(4) | 1ULL << 31);
+    TRY (&t)
+        WRITE_CR(4, READ_CR(4) | 1ULL << 31);
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~(u64)EFER_LME); /* while paging */
+    TRY (&t)
+        wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~(u64)EFER_LME); /* while paging */
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 2);
+    TRY (&t)
+        wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 2);
     CHECK_EQ(t.vector, V_GP);
     CHECK_EQ(rdmsr(MSR_EFER) & (EFER_LMA | EFER_LME), EFER_LMA | EFER_LME);
 }
@@ -398,29 +398,29 @@ TEST(cr0_cr4__rules_qemu_does_not_know)
 
     if (on_qemu_tcg())
         SKIP("QEMU checks none of this, and leaves long mode");
-    TRY(&t)
-    WRITE_CR(0, (READ_CR(0) | CR0_NW) & ~(uptr)CR0_CD);
+    TRY (&t)
+        WRITE_CR(0, (READ_CR(0) | CR0_NW) & ~(uptr)CR0_CD);
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_PE); /* PG without PE */
+    TRY (&t)
+        WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_PE); /* PG without PE */
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    WRITE_CR(0, READ_CR(0) | 1ULL << 32);
+    TRY (&t)
+        WRITE_CR(0, READ_CR(0) | 1ULL << 32);
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_PG); /* from 64-bit code */
+    TRY (&t)
+        WRITE_CR(0, READ_CR(0) & ~(uptr)CR0_PG); /* from 64-bit code */
     CHECK_EQ(t.vector, V_GP);
     cpuid(0x80000008, 0, r);
     if ((r[0] & 0xff) < 52) {
-        TRY(&t)
-        WRITE_CR(3, READ_CR(3) | 1ULL << (r[0] & 0xff));
+        TRY (&t)
+            WRITE_CR(3, READ_CR(3) | 1ULL << (r[0] & 0xff));
         CHECK_EQ(t.vector, V_GP);
     }
-    TRY(&t)
-    WRITE_CR(4, READ_CR(4) & ~(uptr)CR4_PAE); /* in long mode */
+    TRY (&t)
+        WRITE_CR(4, READ_CR(4) & ~(uptr)CR4_PAE); /* in long mode */
     CHECK_EQ(t.vector, V_GP);
-    TRY(&t)
-    WRITE_CR(4, READ_CR(4) | CR4_LA57); /* not while paging, whether there is LA57 or not */
+    TRY (&t)
+        WRITE_CR(4, READ_CR(4) | CR4_LA57); /* not while paging, whether there is LA57 or not */
     CHECK_EQ(t.vector, V_GP);
 }
 
@@ -428,21 +428,21 @@ TEST(cr__undefined_control_registers)
 {
     struct trap t;
 
-    TRY(&t)
-    __asm__ volatile(".byte 0x0f, 0x20, 0xc8" ::: "rax"); /* mov %cr1, %rax */
+    TRY (&t)
+        __asm__ volatile(".byte 0x0f, 0x20, 0xc8" ::: "rax"); /* mov %cr1, %rax */
     CHECK_EQ(t.vector, V_UD);
-    TRY(&t)
-    __asm__ volatile(".byte 0x0f, 0x20, 0xe8" ::: "rax"); /* mov %cr5, %rax */
+    TRY (&t)
+        __asm__ volatile(".byte 0x0f, 0x20, 0xe8" ::: "rax"); /* mov %cr5, %rax */
     CHECK_EQ(t.vector, V_UD);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%cr8; mov %%cr8, %0" ::"r"(5ULL));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%cr8; mov %%cr8, %0" ::"r"(5ULL));
     CHECK_EQ(t.vector, V_NONE);
     CHECK_EQ(READ_CR(8), 5);
     WRITE_CR(8, 0);
     if (on_qemu_tcg())
         return; /* takes any value */
-    TRY(&t)
-    WRITE_CR(8, 16);
+    TRY (&t)
+        WRITE_CR(8, 16);
     CHECK_EQ(t.vector, V_GP);
 }
 
@@ -456,8 +456,8 @@ TEST(hole__tables_outside_memory)
     map(VA, (uptr)page_alloc(), PTE_P | PTE_W);
     *pte_at(VA, 2) = HOLE | PTE_P | PTE_W;
     flush_tlb();
-    TRY(&t)
-    touch(VA);
+    TRY (&t)
+        touch(VA);
     CHECK_EQ(t.vector, V_PF);
 }
 
@@ -466,8 +466,8 @@ TEST(pku__rights_by_key)
     struct trap t;
 
     if (!cpu_has(7, 0, 2, 3)) {
-        TRY(&t)
-        WRITE_CR(4, READ_CR(4) | CR4_PKE);
+        TRY (&t)
+            WRITE_CR(4, READ_CR(4) | CR4_PKE);
         CHECK_EQ(t.vector, V_GP);
         SKIP("no PKU");
     }
@@ -475,16 +475,16 @@ TEST(pku__rights_by_key)
     map(VA, (uptr)page_alloc(), PTE_P | PTE_W | PTE_U | 3ULL << 59);
     __asm__ volatile(".byte 0x0f, 0x01, 0xef" ::"a"(2 << 6), "c"(0),
                      "d"(0)); /* WRPKRU: key 3 no write */
-    TRY(&t)
-    touch(VA);
+    TRY (&t)
+        touch(VA);
     CHECK_EQ(t.vector, V_NONE);
-    TRY(&t)
-    store(VA, 1);
+    TRY (&t)
+        store(VA, 1);
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.error, PF_P | PF_W | 0x20);
     __asm__ volatile(".byte 0x0f, 0x01, 0xef" ::"a"(1 << 6), "c"(0), "d"(0)); /* no access */
-    TRY(&t)
-    touch(VA);
+    TRY (&t)
+        touch(VA);
     CHECK_EQ(t.error, PF_P | 0x20);
     __asm__ volatile(".byte 0x0f, 0x01, 0xef" ::"a"(0), "c"(0), "d"(0));
 }

@@ -44,41 +44,41 @@ TEST_QEMU_DEVIATES(seg__limits, "checks no segment limits")
 
     gdt_set(SEL_SPARE, (u32)buf, 0xff, 0x93, 4); /* bytes 0 to 0xff */
     __asm__ volatile("mov %0, %%fs" ::"r"(SEL_SPARE));
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0xff, %%al; movl %%fs:0xfc, %%eax" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0xff, %%al; movl %%fs:0xfc, %%eax" ::: "eax");
     EXPECT(V_NONE, 0);
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0x100, %%al" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0x100, %%al" ::: "eax");
     EXPECT(V_GP, 0);
-    TRY(&t)
-    __asm__ volatile("movl %%fs:0xfd, %%eax" ::: "eax"); /* the last byte is outside */
+    TRY (&t)
+        __asm__ volatile("movl %%fs:0xfd, %%eax" ::: "eax"); /* the last byte is outside */
     EXPECT(V_GP, 0);
-    TRY(&t)
-    __asm__ volatile("movl %%eax, %%fs:0xffffffff" ::: "memory");
+    TRY (&t)
+        __asm__ volatile("movl %%eax, %%fs:0xffffffff" ::: "memory");
     EXPECT(V_GP, 0);
     /* page granularity: limit 0 means 4 KiB */
     gdt_set(SEL_SPARE, (u32)buf, 0, 0x93, 0xc);
     __asm__ volatile("mov %0, %%fs" ::"r"(SEL_SPARE));
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0xfff, %%al" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0xfff, %%al" ::: "eax");
     EXPECT(V_NONE, 0);
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0x1000, %%al" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0x1000, %%al" ::: "eax");
     EXPECT(V_GP, 0);
     /* expand-down: valid above the limit */
     gdt_set(SEL_SPARE, (u32)buf, 0xfff, 0x97, 4);
     __asm__ volatile("mov %0, %%fs" ::"r"(SEL_SPARE));
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0x1000, %%al" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0x1000, %%al" ::: "eax");
     EXPECT(V_NONE, 0);
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0xfff, %%al" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0xfff, %%al" ::: "eax");
     EXPECT(V_GP, 0);
     /* expand-down with B clear ends at 64 KiB */
     gdt_set(SEL_SPARE, (u32)buf, 0xfff, 0x97, 0);
     __asm__ volatile("mov %0, %%fs" ::"r"(SEL_SPARE));
-    TRY(&t)
-    __asm__ volatile("movb %%fs:0x10000, %%al" ::: "eax");
+    TRY (&t)
+        __asm__ volatile("movb %%fs:0x10000, %%al" ::: "eax");
     EXPECT(V_GP, 0);
     __asm__ volatile("mov %0, %%fs" ::"r"(SEL_DATA));
 }
@@ -89,14 +89,14 @@ TEST_QEMU_DEVIATES(seg__types, "checks no types on access")
 
     gdt_set(SEL_SPARE, 0, 0xfffff, 0x91, 0xc); /* read-only */
     __asm__ volatile("mov %0, %%fs" ::"r"(SEL_SPARE));
-    TRY(&t)
-    __asm__ volatile("movl %%fs:(%0), %%eax" ::"r"(buf) : "eax");
+    TRY (&t)
+        __asm__ volatile("movl %%fs:(%0), %%eax" ::"r"(buf) : "eax");
     EXPECT(V_NONE, 0);
-    TRY(&t)
-    __asm__ volatile("movl %%eax, %%fs:(%0)" ::"r"(buf) : "memory");
+    TRY (&t)
+        __asm__ volatile("movl %%eax, %%fs:(%0)" ::"r"(buf) : "memory");
     EXPECT(V_GP, 0);
-    TRY(&t)
-    __asm__ volatile("movb $1, %%cs:%0" : "=m"(buf[0]));
+    TRY (&t)
+        __asm__ volatile("movb $1, %%cs:%0" : "=m"(buf[0]));
     EXPECT(V_GP, 0); /* code is never writable */
 }
 
@@ -104,16 +104,16 @@ TEST(seg__null_may_be_loaded_but_not_used)
 {
     struct trap t;
 
-    TRY(&t)
-    __asm__ volatile("mov %0, %%fs; mov %0, %%gs" ::"r"(0));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%fs; mov %0, %%gs" ::"r"(0));
     EXPECT(V_NONE, 0);
     if (!on_qemu_tcg()) {
-        TRY(&t)
-        __asm__ volatile("movl %%fs:(%0), %%eax" ::"r"(buf) : "eax");
+        TRY (&t)
+            __asm__ volatile("movl %%fs:(%0), %%eax" ::"r"(buf) : "eax");
         EXPECT(V_GP, 0);
     }
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ss" ::"r"(0));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ss" ::"r"(0));
     EXPECT(V_GP, 0);
 }
 
@@ -123,20 +123,20 @@ TEST(seg__loads_are_checked)
 
     gdt_set(SEL_SPARE, 0, 0xfffff, 0x13, 0xc);
     gdt_set(SEL_SPARE + 8, 0, 0xfffff, 0x99, 0xc);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ds" ::"r"(SEL_SPARE));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ds" ::"r"(SEL_SPARE));
     EXPECT(V_NP, SEL_SPARE);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ss" ::"r"(SEL_SPARE));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ss" ::"r"(SEL_SPARE));
     EXPECT(V_SS, SEL_SPARE);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%es" ::"r"(SEL_SPARE + 8));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%es" ::"r"(SEL_SPARE + 8));
     EXPECT(V_GP, SEL_SPARE + 8);
-    TRY(&t)
-    __asm__ volatile("push %0; pop %%fs" ::"i"(0x204));
+    TRY (&t)
+        __asm__ volatile("push %0; pop %%fs" ::"i"(0x204));
     EXPECT(V_GP, 0x204);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%ds" ::"r"(SEL_TSS));
+    TRY (&t)
+        __asm__ volatile("mov %0, %%ds" ::"r"(SEL_TSS));
     EXPECT(V_GP, SEL_TSS);
 }
 
@@ -155,14 +155,14 @@ TEST(ldt__selectors)
     buf[5] = 0x42;
     __asm__ volatile("mov %1, %%fs; movzbl %%fs:(%2), %0" : "=r"(v) : "r"(0xc), "r"(buf + 5));
     CHECK_EQ(v, 0x42);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%fs" ::"r"(0x24)); /* beyond its limit */
+    TRY (&t)
+        __asm__ volatile("mov %0, %%fs" ::"r"(0x24)); /* beyond its limit */
     EXPECT(V_GP, 0x24);
-    TRY(&t)
-    __asm__ volatile("lldt %w0" ::"r"(SEL_DATA));
+    TRY (&t)
+        __asm__ volatile("lldt %w0" ::"r"(SEL_DATA));
     EXPECT(V_GP, SEL_DATA);
-    TRY(&t)
-    __asm__ volatile("ltr %w0" ::"r"(SEL_TSS)); /* busy */
+    TRY (&t)
+        __asm__ volatile("ltr %w0" ::"r"(SEL_TSS)); /* busy */
     EXPECT(V_GP, SEL_TSS);
 }
 
@@ -426,10 +426,10 @@ TEST(sysenter__and_sysexit)
     /* SYSEXIT to SYSENTER_CS + 16 and + 24: base 0x18 makes 0x28 and 0x30 */
     wrmsr(0x174, 0x18);
     memset(buf, 0xcc, 4);
-    TRY(&t)
-    __asm__ volatile("mov %0, %%edx; mov %1, %%ecx; jmp leave_ring_0" ::"r"(buf),
-                     "r"(user_stack + 4096)
-                     : "ecx", "edx");
+    TRY (&t)
+        __asm__ volatile("mov %0, %%edx; mov %1, %%ecx; jmp leave_ring_0" ::"r"(buf),
+                         "r"(user_stack + 4096)
+                         : "ecx", "edx");
     EXPECT(V_BP, 0);
     CHECK_EQ(t.regs.cs & 0xffff, SEL_UCODE);
     CHECK_EQ(t.regs.ss & 0xffff, SEL_UDATA);

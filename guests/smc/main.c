@@ -196,8 +196,8 @@ TEST(smc__string_store_over_itself)
     code = page_alloc();
     for (unsigned i = 0; i < 20; i++) {
         emit(code, text, sizeof(text));
-        TRY(&t)
-        run(code);
+        TRY (&t)
+            run(code);
         CHECK_EQ(t.vector, V_NONE);
     }
 }

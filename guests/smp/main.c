@@ -131,10 +131,10 @@ TEST(atomic__cmpxchg16b_wants_alignment)
 
     if (!cpu_has(1, 0, 2, 13))
         SKIP("no CMPXCHG16B");
-    TRY(&t)
-    __asm__ volatile("lock cmpxchg16b (%0)" ::"r"(mem + 8), "a"(0ULL), "d"(0ULL), "b"(0ULL),
-                     "c"(0ULL)
-                     : "memory", "cc");
+    TRY (&t)
+        __asm__ volatile("lock cmpxchg16b (%0)" ::"r"(mem + 8), "a"(0ULL), "d"(0ULL), "b"(0ULL),
+                         "c"(0ULL)
+                         : "memory", "cc");
     CHECK_EQ(t.vector, V_GP);
 }
 
@@ -558,8 +558,8 @@ static void count_traps(void *arg)
     together();
     for (unsigned i = 0; i < 500; i++) {
         struct trap t;
-        TRY(&t)
-        (void)*(volatile u8 *)(TEST_VA + 0x7000000);
+        TRY (&t)
+            (void)*(volatile u8 *)(TEST_VA + 0x7000000);
         if (t.vector == V_PF && t.cr2 == TEST_VA + 0x7000000)
             __atomic_add_fetch(sum, 1, __ATOMIC_SEQ_CST);
     }

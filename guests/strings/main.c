@@ -233,8 +233,7 @@ TEST(rep__count_zero_touches_nothing)
     struct rep r;
     struct trap t;
 
-    TRY(&t)
-    {
+    TRY (&t) {
         r = (struct rep){VA, VA, 0, 5, 0};
         REP("rep movsb", &r, "cld");
         REP("rep stosq", &r, "cld");
@@ -347,8 +346,7 @@ TEST(rep__element_across_a_page_faults_whole)
     window(PTE_P | PTE_W);
     unmap(VA + 0x1000);
     memset(frame[0], 0, 4096);
-    TRY(&t)
-    {
+    TRY (&t) {
         r = (struct rep){0, VA + 0xfec, 5, ~0ULL, 0};
         REP("rep stosq", &r, "cld");
     }
@@ -367,16 +365,14 @@ TEST(rep__cmps_and_scas_fault_with_the_right_counters)
 
     window(PTE_P | PTE_W);
     unmap(VA + 0x1000);
-    TRY(&t)
-    {
+    TRY (&t) {
         r = (struct rep){0, VA + 0xf00, 1000, 1, 0};
         REP("repne scasb", &r, "cld");
     }
     CHECK_EQ(t.vector, V_PF);
     CHECK_EQ(t.regs.rcx, 1000 - 256);
     CHECK_EQ(t.regs.rdi, VA + 0x1000);
-    TRY(&t)
-    {
+    TRY (&t) {
         r = (struct rep){VA + 0x2000, VA + 0xfe0, 1000, 1, 0};
         REP("repe cmpsl", &r, "cld");
     }
@@ -392,8 +388,7 @@ TEST(rep__non_canonical)
     struct trap t;
 
     window(PTE_P | PTE_W);
-    TRY(&t)
-    {
+    TRY (&t) {
         r = (struct rep){VA, 1ULL << 62, 10, 1, 0};
         REP("rep movsb", &r, "cld");
     }

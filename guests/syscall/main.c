@@ -78,8 +78,8 @@ TEST(syscall__from_ring_0_too)
     struct trap t;
 
     setup();
-    TRY(&t)
-    __asm__ volatile("syscall" : "=c"(rcx) : : "r11", "memory");
+    TRY (&t)
+        __asm__ volatile("syscall" : "=c"(rcx) : : "r11", "memory");
     CHECK_EQ(t.vector, V_BP);
     CHECK_EQ(t.regs.cs, SEL_CODE64);
     (void)rcx;
@@ -98,8 +98,8 @@ TEST(syscall__is_undefined_without_sce)
     CHECK_EQ(t.vector, V_UD);
     CHECK_EQ(t.regs.rip, (uptr)user_code);
     CHECK_EQ(t.regs.cs, SEL_UCODE64);
-    TRY(&t)
-    __asm__ volatile("sysretq");
+    TRY (&t)
+        __asm__ volatile("sysretq");
     CHECK_EQ(t.vector, V_UD);
 }
 

@@ -554,17 +554,17 @@ TEST(lapic__x2apic_mode)
     cli();
     {
         struct trap t;
-        TRY(&t)
-        wrmsr(0x80b, 1); /* EOI takes only 0 */
+        TRY (&t)
+            wrmsr(0x80b, 1); /* EOI takes only 0 */
         CHECK_EQ(t.vector, V_GP);
-        TRY(&t)
-        wrmsr(0x802, 1); /* the id is read-only */
+        TRY (&t)
+            wrmsr(0x802, 1); /* the id is read-only */
         CHECK_EQ(t.vector, V_GP);
-        TRY(&t)
-        (void)rdmsr(0x80e); /* no DFR here */
+        TRY (&t)
+            (void)rdmsr(0x80e); /* no DFR here */
         CHECK_EQ(t.vector, V_GP);
-        TRY(&t) /* x2APIC to xAPIC directly is refused */
-        wrmsr(MSR_APIC_BASE, (rdmsr(MSR_APIC_BASE) & ~0x400ULL) | 0x800);
+        TRY (&t) /* x2APIC to xAPIC directly is refused */
+            wrmsr(MSR_APIC_BASE, (rdmsr(MSR_APIC_BASE) & ~0x400ULL) | 0x800);
         CHECK_EQ(t.vector, V_GP);
     }
     /* back to xAPIC through disabled, for the tests to come */

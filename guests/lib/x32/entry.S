@@ -75,8 +75,6 @@ trap_resume:
     movl $0x10, %ecx
     movl %ecx, %ds
     movl %ecx, %es
-    movl %ecx, %fs
-    movl %ecx, %gs
     movl 0(%eax), %ebx
     movl 4(%eax), %esi
     movl 8(%eax), %edi

@@ -161,8 +161,8 @@ void arch_run_test(const struct test *t)
 
 void run_until_trap(struct trap *t, const struct regs *r)
 {
-    TRY(t)
-    regs_run(r);
+    TRY (t)
+        regs_run(r);
 }
 
 void user_regs(struct regs *r, const void *fn)
