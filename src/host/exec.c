@@ -130,6 +130,8 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     /* Our own bug: let the default action end the process with the fault where it is. */
     host_end();
     signal(sig, SIG_DFL);
+    if (info->si_code <= 0)
+        raise(sig); /* sent by a process: returning would not bring it again (sigaction(2)) */
 }
 
 int host_vcpu_attach(host_signal_fn *fn, void *opaque)
