@@ -134,16 +134,19 @@ static bool partial_push(const struct diff_case *c, const struct diff_result *n)
            in.mnemonic == ZYDIS_MNEMONIC_PUSHAD;
 }
 
-/* RETF reads selector, offset and outer stack in an order of the CPU's: which fault is first? */
-static bool far_return_faults(const struct diff_case *c, const struct diff_result *n,
-                              const struct diff_result *s)
+/* RETF reads selector, offset and outer stack in an order of the CPU's: which fault is first? The
+ * same for a 16-byte operand that is misaligned and, relative to rBP or rSP, not canonical. */
+static bool either_fault(const struct diff_case *c, const struct diff_result *n,
+                         const struct diff_result *s)
 {
     struct x86_insn in;
 
-    return (n->vector == X86_GP || n->vector == X86_PF) &&
-           (s->vector == X86_GP || s->vector == X86_PF) && n->regs.rip == s->regs.rip &&
-           insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in) &&
-           (in.mnemonic == ZYDIS_MNEMONIC_RET && (in.opcode == 0xca || in.opcode == 0xcb));
+    if (n->vector == X86_BP || s->vector == X86_BP || n->regs.rip != s->regs.rip ||
+        !insn_at(c, n->regs.rip - CODE_VA - c->code_off, &in))
+        return false;
+    if (in.mem.size >= 128 && n->vector == X86_GP && s->vector == X86_SS_FAULT)
+        return true;
+    return in.mnemonic == ZYDIS_MNEMONIC_RET && (in.opcode == 0xca || in.opcode == 0xcb);
 }
 
 /*
@@ -225,7 +228,7 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
              outcome_name[s->outcome], s->text[0] ? ": " : "", s->text);
         return false;
     }
-    if (far_return_faults(c, n, s))
+    if (either_fault(c, n, s))
         return true;
     if (n->vector != s->vector) {
         diff(&t, "  vector   native %u  subject %u\n", n->vector, s->vector);
@@ -246,8 +249,9 @@ bool compare(const struct diff_case *c, const struct diff_result *n, const struc
     diff64(&t, "rflags", n->regs.rflags & mask, s->regs.rflags & mask);
     bool popa = partial_pop(c, n);
     for (unsigned i = 0; i < 16; i++)
-        if (!popa || i == X86_RSP)
-            diff64(&t, gpr_name[i], n->regs.gpr[i], s->regs.gpr[i]);
+        if (!popa || i == X86_RSP) /* upper halves are nobody's in 32-bit code (SDM 1 3.4.1.1) */
+            diff64(&t, gpr_name[i], n->regs.gpr[i] & size_mask(c->mode / 8),
+                   s->regs.gpr[i] & size_mask(c->mode / 8));
     for (unsigned i = 0; i < X86_NSEG; i++)
         /* IRET to user mode clears the RPL of null selectors (SDM 2A IRET). */
         if ((n->regs.sel[i] | s->regs.sel[i]) & ~3u)

@@ -13,7 +13,7 @@
 /* --- the world a case runs in: user pages at fixed addresses, the same for oracle and subjects ---
  */
 
-#define CODE_VA 0x10000000u /* two executable pages, then nothing */
+#define CODE_VA 0x10000000u /* two executable and writable pages, then nothing */
 #define CODE_SIZE 0x2000u
 #define DATA_VA 0x20000000u /* two writable pages, one read-only page, then nothing */
 #define DATA_RO_VA (DATA_VA + 0x2000u)
@@ -185,7 +185,9 @@ struct item { /* an instruction of a stream */
     s8 rel_off; /* offset of a relative displacement to fix up, or -1 */
     u8 rel_size;
     u8 dropped;
-    u16 target; /* item number the displacement leads to (nitems: the end) */
+    u8 victim;     /* its bytes 2 to 5 may be overwritten */
+    u8 target_off; /* added to the target's address: a store into its immediate */
+    u16 target;    /* item number the displacement leads to (nitems: the end) */
 };
 #define ITEMS_MAX 48
 struct insn_stream {

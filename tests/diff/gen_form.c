@@ -341,7 +341,8 @@ static void mutate(struct rng *r, struct x86_insn *in)
     else
         b[rnd_below(r, in->length)] = (u8)rnd(r);
     d = x86_decode(&m, b, sizeof(b), in->mode, false);
-    if (d == X86_DECODE_OK ? exclude_reason(&m) != NULL : exclude_bytes(b, in->mode) != NULL)
+    if (d == X86_DECODE_OK ? exclude_reason(&m) || m.category == ZYDIS_CATEGORY_IOSTRINGOP
+                           : exclude_bytes(b, in->mode) != NULL)
         return;
     if (d == X86_DECODE_OK && m.length < in->length) /* no second instruction behind it */
         memset(b + m.length, CODE_FILL, (size_t)(in->length - m.length));
@@ -394,7 +395,7 @@ bool gen_form_case(u64 seed, const struct form *f, struct diff_case *c)
         gen_patch(&in, in.length - 2u, 2, rnd_selector(r));
     }
     /* Which vector accesses AC checks differs between vendors and from the manuals. */
-    if (in.mnemonic == ZYDIS_MNEMONIC_ENTER || vector_insn(&in))
+    if (in.mnemonic == ZYDIS_MNEMONIC_ENTER || in.mem.size >= 128 || vector_insn(&in))
         c->init.rflags &= ~RFLAGS_AC;
     for (unsigned i = 0; i < 8 && c->mode == 32; i++)
         c->init.gpr[i] = (u32)c->init.gpr[i];

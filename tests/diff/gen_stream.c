@@ -16,7 +16,7 @@ struct builder {
     unsigned mode;
     unsigned nfuncs;
     u16 func_call[8]; /* items that call function i */
-    bool loop_rcx;
+    bool loop_rcx, smc;
     unsigned nloops;
     struct {
         u16 first, last; /* from loading the counter to the jump back */
@@ -158,13 +158,19 @@ static bool writes_kept(const struct builder *b, const struct x86_insn *in)
          in->mnemonic == ZYDIS_MNEMONIC_VPCMPESTRI || in->mnemonic == ZYDIS_MNEMONIC_VPCMPISTRI))
         return true;
     for (unsigned i = 0; i < in->nops; i++)
-        if (in->op[i].kind == X86_OP_SEG) {
-            return true;
-        } else if (in->op[i].kind == X86_OP_GPR && in->op[i].write) {
+        if (in->op[i].kind == X86_OP_GPR && in->op[i].write) {
             unsigned reg = in->op[i].reg;
             if (b->roles.keep >> reg & 1)
                 return true;
         }
+    return false;
+}
+
+static bool uses_segment(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].kind == X86_OP_SEG)
+            return true;
     return false;
 }
 
@@ -182,7 +188,7 @@ static void plain(struct builder *b)
 
         if (!gen_insn(r, f, &b->roles, &in))
             continue;
-        if (writes_kept(b, &in) && !rnd_percent(r, 1)) /* trouble now and then */
+        if (uses_segment(&in) || (writes_kept(b, &in) && !rnd_percent(r, 1)))
             continue;
         if (in.category == ZYDIS_CATEGORY_STRINGOP) {
             if (b->loop_rcx)
@@ -300,10 +306,89 @@ static void call_function(struct builder *b)
     put_rel(b, code, 5, 1, 4, 0); /* target when the function is laid out */
 }
 
+/*
+ * Self-modifying code: an instruction with an immediate, and somewhere near it stores to that
+ * immediate, before or after it; in a loop it runs again and again with new values.
+ */
+static void victim(struct builder *b)
+{
+    struct rng *r = b->r;
+    unsigned reg, n = 0;
+    u8 code[8];
+
+    do
+        reg = rnd_below(r, 8);
+    while (b->roles.keep >> reg & 1 || reg == X86_RCX);
+    code[n++] = 0x81; /* op r32, imm32 */
+    code[n++] = (u8)(0xc0 | rnd_below(r, 8) << 3 | reg);
+    for (unsigned i = 0; i < 4; i++)
+        code[n++] = (u8)rnd(r);
+    struct item *it = put(b, code, n);
+    if (it)
+        it->victim = 1;
+}
+
+static void modify(struct builder *b, unsigned target)
+{
+    struct rng *r = b->r;
+    unsigned off = 2 + rnd_below(r, 4);
+    struct item *it;
+    u8 code[10] = {0};
+
+    if (b->mode != 64)
+        return;
+    switch (rnd_below(r, 3)) {
+    case 0: /* mov [rip + d], al, cl, dl or bl */
+        code[0] = 0x88;
+        code[1] = (u8)(0x05 | rnd_below(r, 4) << 3);
+        it = put_rel(b, code, 6, 2, 4, target);
+        break;
+    case 1: /* mov byte [rip + d], imm8 */
+        code[0] = 0xc6;
+        code[1] = 0x05;
+        code[6] = (u8)rnd(r);
+        it = put_rel(b, code, 7, 2, 4, target);
+        break;
+    default: /* mov dword [rip + d], imm32 */
+        code[0] = 0xc7;
+        code[1] = 0x05;
+        off = 2;
+        for (unsigned i = 6; i < 10; i++)
+            code[i] = (u8)rnd(r);
+        it = put_rel(b, code, 10, 2, 4, target);
+        break;
+    }
+    if (it)
+        it->target_off = (u8)off;
+}
+
+static void self_modify(struct builder *b)
+{
+    struct rng *r = b->r;
+    unsigned gap = rnd_below(r, 3);
+
+    if (b->mode != 64 || b->s->n > ITEMS_MAX - 10)
+        return;
+    if (rnd_percent(r, 50)) {
+        modify(b, b->s->n + 1 + gap);
+        for (unsigned i = 0; i < gap; i++)
+            stack_op(b);
+        victim(b);
+    } else {
+        unsigned v = b->s->n;
+        victim(b);
+        for (unsigned i = 0; i < gap; i++)
+            stack_op(b);
+        modify(b, v);
+    }
+}
+
 static void simple(struct builder *b)
 {
     unsigned k = rnd_below(b->r, 100);
-    if (k < 12)
+    if (b->smc && k < 15)
+        self_modify(b);
+    else if (k < 12 + (b->smc ? 15 : 0))
         stack_op(b);
     else
         plain(b);
@@ -367,7 +452,7 @@ static void fix_targets(struct builder *b, unsigned end)
 {
     for (unsigned i = 0; i < end; i++) {
         struct item *it = &b->s->item[i];
-        if (it->rel_off < 0 || it->target >= 0x8000)
+        if (it->rel_off < 0 || it->target >= 0x8000 || it->target_off)
             continue;
         if (it->target > end)
             it->target = (u16)end;
@@ -400,12 +485,16 @@ bool stream_assemble(const struct insn_stream *s, struct diff_case *c)
         memcpy(p, it->bytes, it->len);
         if (it->rel_off < 0)
             continue;
+        if (it->target_off &&
+            (it->target >= s->n || !s->item[it->target].victim || s->item[it->target].dropped))
+            return false;
         s64 d;
         s64 next = (s64)CODE_VA + s->code_off + at[i] + it->len;
         if (it->target >= 0x8000)
             d = (s64)DATA_VA + (it->target - 0x8000) - next;
         else
-            d = (s64)CODE_VA + s->code_off + at[it->target < s->n ? it->target : s->n] - next;
+            d = (s64)CODE_VA + s->code_off + at[it->target < s->n ? it->target : s->n] +
+                it->target_off - next;
         if (it->rel_size == 1 && (d < -128 || d > 127))
             return false;
         memcpy(p + it->rel_off, &d, it->rel_size);
@@ -468,6 +557,7 @@ void gen_stream_case(u64 seed, unsigned mode, struct diff_case *c, struct insn_s
         s->code_off =
             rnd_percent(&rng, 80) ? 0x400 + rnd_below(&rng, 0x800) : 0x1000 - rnd_below(&rng, 100);
         set_roles(&b, c);
+        b.smc = rnd_percent(&rng, 10);
         want = 2 + rnd_below(&rng, 29);
         while (s->n < want) {
             unsigned k = rnd_below(&rng, 100);

@@ -50,7 +50,7 @@ void guest_build(u8 *ram)
     put64(ram, PD_LOW + 8 * (DATA_VA >> 21), PT_DATA | dir);
     put64(ram, PD_LOW + 8 * (STACK_VA >> 21), PT_STACK | dir);
     for (u32 i = 0; i < 2; i++)
-        map_page(ram, PT_CODE, CODE_VA + i * 0x1000, GUEST_CODE_GPA + i * 0x1000, 0);
+        map_page(ram, PT_CODE, CODE_VA + i * 0x1000, GUEST_CODE_GPA + i * 0x1000, PTE_W);
     for (u32 i = 0; i < 3; i++)
         map_page(ram, PT_DATA, DATA_VA + i * 0x1000, GUEST_MEM_GPA + MEM_DATA + i * 0x1000,
                  PTE_NX | (i < 2 ? PTE_W : 0));
@@ -139,12 +139,8 @@ void guest_state(struct x86_vcpu_state *s, const struct diff_case *c)
 
 void guest_load(u8 *ram, const struct diff_case *c)
 {
-    static u32 prev_off, prev_len;
-
-    memset(ram + GUEST_CODE_GPA + prev_off, CODE_FILL, prev_len);
+    memset(ram + GUEST_CODE_GPA, CODE_FILL, CODE_SIZE);
     memcpy(ram + GUEST_CODE_GPA + c->code_off, c->code, c->code_len);
-    prev_off = c->code_off;
-    prev_len = c->code_len;
     memcpy(ram + GUEST_MEM_GPA, mem_image[c->image], MEM_SIZE);
     for (unsigned i = 0; i < c->npokes; i++)
         memcpy(ram + GUEST_MEM_GPA + c->poke[i].off, &c->poke[i].val, 8);

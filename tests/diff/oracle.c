@@ -70,7 +70,6 @@ static u32 idle_at;
 static u64 idle_fs, idle_gs;
 static u64 idle_gregs[NGREG];
 static u8 idle_fp[8192];
-static u32 prev_off, prev_len;
 
 static inline void copy(void *d, const void *s, size_t n)
 {
@@ -155,10 +154,8 @@ static void install(ucontext_t *uc)
     const u8 *img = mem_image[c->image];
     u64 feat;
 
-    fill(code_alias + prev_off, CODE_FILL, prev_len);
+    fill(code_alias, CODE_FILL, CODE_SIZE);
     copy(code_alias + c->code_off, c->code, c->code_len);
-    prev_off = c->code_off;
-    prev_len = c->code_len;
     copy((void *)(u64)DATA_VA, img + MEM_DATA, 0x2000); /* the third page is read-only */
     copy((void *)(u64)DATA2_VA, img + MEM_DATA2, 0x1000);
     copy((void *)(u64)STACK_VA, img + MEM_STACK, STACK_SIZE);
@@ -278,7 +275,7 @@ static _Noreturn void child_main(void)
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (fd < 0 || ftruncate(fd, CODE_SIZE) ||
-        !map_at(CODE_VA, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, NULL) ||
+        !map_at(CODE_VA, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, NULL) ||
         !map_at(DATA_VA, 0x2000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, NULL) ||
         !map_at(DATA_RO_VA, 0x1000, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1,
                 mem_image[0] + MEM_DATA + 0x2000) ||
