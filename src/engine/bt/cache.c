@@ -121,6 +121,7 @@ struct bt_page *bt_page_of(struct bt_vm *bt, u64 gpa, bool create)
             return NULL;
         page->blocks = NULL;
         page->lines = 0;
+        page->translating = 0;
         __atomic_store_n(p, page, __ATOMIC_RELEASE);
     }
     return *p;
@@ -133,6 +134,14 @@ bool bt_code_overlaps(struct bt_vm *bt, u64 gpa, u64 len)
     return page && (page->lines & line_mask(gpa, len));
 }
 
+bool bt_code_may_overlap(struct bt_vm *bt, u64 gpa, u64 len)
+{
+    struct bt_page *page = bt_page_of(bt, gpa, false);
+
+    return page && (__atomic_load_n(&page->translating, __ATOMIC_SEQ_CST) ||
+                    (__atomic_load_n(&page->lines, __ATOMIC_SEQ_CST) & line_mask(gpa, len)));
+}
+
 void bt_cache_insert(struct bt_vm *bt, struct bt_block *b)
 {
     struct bt_page *page = bt_page_of(bt, b->gpa, true);
@@ -141,7 +150,7 @@ void bt_cache_insert(struct bt_vm *bt, struct bt_block *b)
     CHECK(page && bt->norder < bt->order_cap);
     b->page_next = page->blocks;
     page->blocks = b;
-    page->lines |= line_mask(b->gpa, b->guest_len);
+    __atomic_store_n(&page->lines, page->lines | line_mask(b->gpa, b->guest_len), __ATOMIC_SEQ_CST);
     bt->order[bt->norder] = b;
     __atomic_store_n(&bt->norder, bt->norder + 1, __ATOMIC_RELEASE);
     b->hash_next = *head;

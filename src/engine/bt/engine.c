@@ -351,9 +351,7 @@ static void bt_memory_written(struct vm *vm, gpa_t a, u64 len)
     bool any = false;
 
     for (u64 p = a.v & PAGE_MASK; p < a.v + len && !any; p += PAGE_SIZE) {
-        struct bt_page *page = bt_page_of(bt, p, false);
-
-        any = page && page->lines;
+        any = bt_code_may_overlap(bt, p, PAGE_SIZE);
     }
     if (!any)
         return;

@@ -50,6 +50,7 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     bt_flags_in(env);
     env->s.rip = site.va;
     c->result = (u8)interp_exec(&c->interp, &site.insn);
+    bt_code_written(c);
     bt_flags_out(env);
     if (c->result != INTERP_OK)
         return leave(c, BT_EXIT_RESUME);

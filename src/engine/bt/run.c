@@ -76,6 +76,7 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
             bt_tlb_drop_writes(bt, host - (gpa & (PAGE_SIZE - 1)));
         } else {
             host_mutex_lock(&bt->lock);
+            __atomic_store_n(&page->translating, 1, __ATOMIC_SEQ_CST);
         }
         b = bt_cache_lookup(bt, lin, gpa, bt_block_mode(c));
         full = false;
@@ -83,8 +84,10 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
             b = bt_translate_block(c, lin, gpa, host, &full);
         if (stop)
             bt_exclusive_end(bt, c);
-        else
+        else {
+            __atomic_store_n(&page->translating, 0, __ATOMIC_SEQ_CST);
             host_mutex_unlock(&bt->lock);
+        }
         if (!full)
             return b;
         bt_exclusive_begin(bt, c);
@@ -187,6 +190,7 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
             c->result = (u8)interp_interrupt(&c->interp, (u8)vector, false);
         }
     }
+    bt_code_written(c);
     return false;
 }
 
@@ -226,6 +230,7 @@ static void step(struct bt_vcpu *c)
     bt_fpu_save(c);
     c->stats.interp_steps++;
     c->result = (u8)interp_step(&c->interp);
+    bt_code_written(c);
     bt_update_mode(c);
 }
 

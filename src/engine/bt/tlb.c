@@ -99,7 +99,8 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
         struct bt_page *page = bt_page_of(c->bt, w->gpa, false);
 
         if (page && page->lines) {
-            if (bt_code_overlaps(c->bt, w->gpa, len))
+            /* Another vCPU might translate between our look and the store. */
+            if (c->bt->nvcpus > 1 || bt_code_overlaps(c->bt, w->gpa, len))
                 return NULL;
             return host;
         }
@@ -207,6 +208,67 @@ bool bt_fetch_global(struct bt_vcpu *c, u64 lin)
     return e->tag == ((lin & PAGE_MASK) | 1) && e->global;
 }
 
+/* --- writes to code ---
+ *
+ * The interpreter asks for an address and writes later; a translation made in between by another
+ * vCPU would have the old bytes. So what it writes is remembered, and translations are dropped
+ * after the instruction. A translation that starts before the write is over and ends after our look
+ * is seen by page->translating: the translator raises that before it reads the bytes, and we look
+ * at it after the write, both with full fences.
+ */
+
+static void note_code_write(struct bt_vcpu *c, u64 gpa, unsigned len)
+{
+    if (c->ncode_writes) {
+        unsigned last = c->ncode_writes - 1;
+
+        if (c->code_write[last].gpa + c->code_write[last].len == gpa) {
+            c->code_write[last].len += len;
+            return;
+        }
+        if (c->ncode_writes == BT_CODE_WRITES) {
+            /* A long string operation: take in everything between, down to all of memory. */
+            u64 lo = c->code_write[last].gpa, hi = lo + c->code_write[last].len;
+
+            lo = gpa < lo ? gpa : lo;
+            hi = gpa + len > hi ? gpa + len : hi;
+            c->code_write[last].gpa = lo;
+            c->code_write[last].len = hi - lo > 0xffffffffu ? 0xffffffffu : (u32)(hi - lo);
+            return;
+        }
+    }
+    c->code_write[c->ncode_writes].gpa = gpa;
+    c->code_write[c->ncode_writes++].len = len;
+}
+
+void bt_code_written(struct bt_vcpu *c)
+{
+    bool any = false;
+
+    if (likely(!c->ncode_writes))
+        return;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < c->ncode_writes && !any; i++) {
+        u64 gpa = c->code_write[i].gpa, end = gpa + c->code_write[i].len;
+
+        while (gpa < end && !any) {
+            u64 n = PAGE_SIZE - (gpa & (PAGE_SIZE - 1));
+
+            if (n > end - gpa)
+                n = end - gpa;
+            any = bt_code_may_overlap(c->bt, gpa, n);
+            gpa += n;
+        }
+    }
+    if (any) {
+        bt_exclusive_begin(c->bt, c);
+        for (unsigned i = 0; i < c->ncode_writes; i++)
+            bt_cache_invalidate(c->bt, &c->stats, c->code_write[i].gpa, c->code_write[i].len);
+        bt_exclusive_end(c->bt, c);
+    }
+    c->ncode_writes = 0;
+}
+
 /* --- the interpreter's accesses
  * --------------------------------------------------------------------------- */
 
@@ -260,10 +322,7 @@ int bt_translate(void *opaque, u64 gva, unsigned len, unsigned access, struct in
                 ref->host = NULL;
                 return 0;
             }
-            /* A write to translated code. */
-            bt_exclusive_begin(c->bt, c);
-            bt_cache_invalidate(c->bt, &c->stats, w.gpa, len);
-            bt_exclusive_end(c->bt, c);
+            note_code_write(c, w.gpa, len);
             host = slot->host + (w.gpa - slot->gpa);
         }
     }
