@@ -39,6 +39,8 @@
 
 #define BT_TLB_SIZE (1u << BT_TLB_BITS)
 #define BT_IBL_SIZE (1u << BT_IBL_BITS)
+#define BT_IBL_PAGES 32768u
+#define BT_IBL_PAGE(va) ((u32)(((va) >> PAGE_SHIFT) * 0x9e3779b1u) >> 17)
 /* Branch targets less than 4 bytes apart are rare: the index starts at bit 2. */
 #define BT_IBL_SHIFT 2
 #define BT_IBL_INDEX(va) ((u32)((va) >> BT_IBL_SHIFT) & (BT_IBL_SIZE - 1))
@@ -70,16 +72,17 @@ struct bt_env {
     u64 self;     /* struct bt_vcpu */
     u64 ibl_mask; /* bits of a target address that index the branch-target table */
     u64 exit_arg;
-    u64 exit_info;                    /* with BT_EXIT_KICK: r11 of the access */
-    u64 stub_r8;                      /* r8 across a call of bt_help_access */
-    u64 park;                         /* rax while flags are parked inside a stack group */
-    u64 tmp;                          /* for one instruction's own use */
-    u32 exit_reason;                  /* enum bt_exit */
-    u32 pending;                      /* atomic: leave translated code soon */
-    u16 lahf;                         /* AL: OF, AH: SF ZF AF PF CF, saved on the way out */
-    u64 win[BT_NCLASS];               /* the windows of the current address space */
-    u8 cls;                           /* current enum bt_class */
-    u8 irq_maybe;                     /* the local APIC may have something */
+    u64 exit_info;      /* with BT_EXIT_KICK: r11 of the access */
+    u64 stub_r8;        /* r8 across a call of bt_help_access */
+    u64 park;           /* rax while flags are parked inside a stack group */
+    u64 tmp;            /* for one instruction's own use */
+    u32 exit_reason;    /* enum bt_exit */
+    u32 pending;        /* atomic: leave translated code soon */
+    u16 lahf;           /* AL: OF, AH: SF ZF AF PF CF, saved on the way out */
+    u64 win[BT_NCLASS]; /* the windows of the current address space */
+    u8 cls;             /* current enum bt_class */
+    u64 sti_probe;      /* what STI reads through: NULL while irq_maybe */
+    u8 irq_maybe;       /* the local APIC may have something; set by bt_set_irq_maybe */
     u32 arith_mask, keep_if, keep_ac; /* constants for PEXT and PDEP */
     u8 fpu_live; /* guest x87/vector state is in the registers, not in s.xsave */
 };
@@ -104,8 +107,8 @@ struct bt_window_priv {
     struct bt_itlb_entry itlb[BT_ITLB_SIZE];
     u64 global_r[BT_TLB_SIZE / 64]; /* entries of the TLBs that are global pages */
     u64 global_w[BT_TLB_SIZE / 64];
-    u8 ibl_kind[BT_IBL_SIZE]; /* 0 empty, 1 non-global page, 2 global page */
-    u64 ibl_pages[8];         /* Bloom filter of pages that have targets in the table */
+    u8 ibl_kind[BT_IBL_SIZE];         /* 0 empty, 1 non-global page, 2 global page */
+    u64 ibl_pages[BT_IBL_PAGES / 64]; /* pages that have targets in the table, by hash */
     bool used_r, used_w, used_ibl;
     u64 large_lo, large_hi; /* range of pieces of large pages inserted */
 };
@@ -160,7 +163,13 @@ struct bt_block {
     u64 va;                     /* guest address of the first instruction */
     u64 gpa;
     u32 mode;
-    u16 guest_len; /* bytes of guest code, all within one page */
+    /* One instruction that goes on in the next page has a block of its own; `twin` stands for it in
+     * that page's list. */
+    u64 gpa2;              /* guest-physical address of the second page */
+    u16 len2;              /* bytes in it; 0: all in one page */
+    struct bt_block *twin; /* in the twin: the block itself */
+    u32 via_ibl;   /* offset from entry of a jump through the branch-target table, for len2 */
+    u16 guest_len; /* bytes of guest code in the first page */
     u16 nmap;
     u8 *entry;     /* executable view: the body */
     u8 *ibl_entry; /* executable view: checks r11 == va first */
@@ -251,7 +260,9 @@ struct bt_vm {
     /* Stubs, executable view. */
     void (*enter)(u64 window, const u8 *code);
     u8 *enter_check, *enter_end; /* window in which a kick makes the entry give up */
-    u8 *exit_link, *exit_ibl, *exit_step, *exit_kick, *exit_saved;
+    u8 *exit_ibl, *ibl_ret,
+        *ibl_end; /* branch target in r11, host address in the branching block in r8 */
+    u8 *exit_link, *exit_step, *exit_kick, *exit_saved;
     u8 *slow_access, *slow_ret, *slow_end;
     u8 *call_interp, *interp_ret, *interp_end;
     u8 *call_stack, *stack_ret, *stack_end;
@@ -336,7 +347,9 @@ void bt_stubs_build(struct bt_vm *bt);
 /* --- cache.c --- */
 int bt_cache_init(struct bt_vm *bt);
 void bt_cache_destroy(struct bt_vm *bt);
-struct bt_block *bt_cache_lookup(struct bt_vm *bt, u64 va, u64 gpa, u32 mode);
+/* The block for va at gpa; a page-crossing one only while its second page is still the one mapped.
+ */
+struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode);
 /* The block whose code holds host address pc (executable view), or NULL. Async-signal-safe. */
 struct bt_block *bt_cache_find_pc(struct bt_vm *bt, u64 pc);
 /* Metadata memory of this generation; NULL: full, flush. */
@@ -390,6 +403,12 @@ bool bt_fetch_global(struct bt_vcpu *c, u64 lin);
 struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u8 *host,
                                     bool *full);
 
+static inline void bt_set_irq_maybe(struct bt_env *env, bool v)
+{
+    env->irq_maybe = v;
+    env->sti_probe = v ? 0 : (u64)(uintptr_t)env;
+}
+
 /* Arithmetic flags between their places: s.rflags and env->lahf. */
 static inline void bt_flags_in(struct bt_env *env)
 {
@@ -420,6 +439,7 @@ struct bt_block *bt_find_block(struct bt_vcpu *c);
 /* --- helpers.c: called from stubs, general registers only --- */
 u64 bt_help_access(struct bt_vcpu *c, u64 lin, u32 arg, u64 ret);
 u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site, u64 ret);
+u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 ret);
 u64 bt_help_stack(struct bt_vcpu *c, u64 lin, u64 arg, u64 ret);
 u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site, u64 ret);
 

@@ -64,13 +64,23 @@ static unsigned hash_of(u64 va, u64 page, u32 mode)
     return (unsigned)(h >> (64 - BT_HASH_BITS));
 }
 
-struct bt_block *bt_cache_lookup(struct bt_vm *bt, u64 va, u64 gpa, u32 mode)
+static bool second_page_fits(struct bt_vcpu *c, const struct bt_block *b)
 {
+    u64 gpa;
+    u8 *host;
+
+    return !b->len2 ||
+           (bt_fetch(c, (b->va & PAGE_MASK) + PAGE_SIZE, &gpa, &host) && gpa == b->gpa2);
+}
+
+struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
+{
+    struct bt_vm *bt = c->bt;
     struct bt_block *b =
         __atomic_load_n(&bt->hash[hash_of(va, gpa & PAGE_MASK, mode)], __ATOMIC_ACQUIRE);
 
     for (; b; b = b->hash_next)
-        if (b->va == va && b->gpa == gpa && b->mode == mode)
+        if (b->va == va && b->gpa == gpa && b->mode == mode && second_page_fits(c, b))
             return b;
     return NULL;
 }
@@ -142,15 +152,24 @@ bool bt_code_may_overlap(struct bt_vm *bt, u64 gpa, u64 len)
                     (__atomic_load_n(&page->lines, __ATOMIC_SEQ_CST) & line_mask(gpa, len)));
 }
 
-void bt_cache_insert(struct bt_vm *bt, struct bt_block *b)
+static void add_to_page(struct bt_vm *bt, struct bt_block *b)
 {
     struct bt_page *page = bt_page_of(bt, b->gpa, true);
-    struct bt_block **head = &bt->hash[hash_of(b->va, b->gpa & PAGE_MASK, b->mode)];
 
-    CHECK(page && bt->norder < bt->order_cap);
+    CHECK(page);
     b->page_next = page->blocks;
     page->blocks = b;
     __atomic_store_n(&page->lines, page->lines | line_mask(b->gpa, b->guest_len), __ATOMIC_SEQ_CST);
+}
+
+void bt_cache_insert(struct bt_vm *bt, struct bt_block *b)
+{
+    struct bt_block **head = &bt->hash[hash_of(b->va, b->gpa & PAGE_MASK, b->mode)];
+
+    CHECK(bt->norder < bt->order_cap);
+    add_to_page(bt, b);
+    if (b->twin)
+        add_to_page(bt, b->twin);
     bt->order[bt->norder] = b;
     __atomic_store_n(&bt->norder, bt->norder + 1, __ATOMIC_RELEASE);
     b->hash_next = *head;
@@ -162,6 +181,9 @@ static void kill_block(struct bt_vm *bt, struct bt_block *b)
 {
     struct bt_block **p = &bt->hash[hash_of(b->va, b->gpa & PAGE_MASK, b->mode)];
     u8 *entry = bt_rw(bt, b->entry), *ibl = bt_rw(bt, b->ibl_entry);
+
+    if (b->dead)
+        return;
 
     while (*p && *p != b)
         p = &(*p)->hash_next;
@@ -189,7 +211,7 @@ void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len
 
             while ((b = *p)) {
                 if (b->gpa < gpa + n && gpa < b->gpa + b->guest_len) {
-                    kill_block(bt, b);
+                    kill_block(bt, b->len2 || !b->twin ? b : b->twin);
                     *p = b->page_next;
                     if (st)
                         st->invalidated++;

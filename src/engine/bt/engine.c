@@ -108,7 +108,7 @@ static void op_set_cr8(void *opaque, u64 val)
     if (c->v->irq)
         c->v->irq->set_tpr(c->v->irq_opaque, val);
     bt_enter_guest(c);
-    c->env->irq_maybe = true;
+    bt_set_irq_maybe(c->env, true);
 }
 
 static bool op_hypercall(void *opaque)
@@ -307,6 +307,7 @@ static int bt_vcpu_create(struct vcpu *v)
     v->tsc_offset = &c->env->s.tsc_offset;
     c->env->ibl_mask = (u64)(BT_IBL_SIZE - 1) << BT_IBL_SHIFT;
     c->env->arith_mask = (u32)RFLAGS_ARITH;
+    bt_set_irq_maybe(c->env, true);
     c->env->keep_if = 0xfd;
     c->env->keep_ac = 0xfb;
     bt_tlb_init(c);
@@ -340,7 +341,7 @@ static int bt_set_state(struct vcpu *v, const struct x86_vcpu_state *s)
     for (unsigned i = 0; i < BT_SLOTS; i++)
         c->slot_tag[i].valid = false;
     bt_cr3_written(c, 0, false);
-    c->env->irq_maybe = true;
+    bt_set_irq_maybe(c->env, true);
     bt_update_mode(c);
     return 0;
 }

@@ -142,6 +142,8 @@ void gen_get(struct gen *g, unsigned dst, unsigned reg);
 bool gen_flow(struct gen *g);
 /* Ends the block with a jump to a guest address known now; n: which of the block's links. */
 void gen_goto(struct gen *g, unsigned n, u64 target);
+/* A jump through the branch-target table. */
+void gen_branch_far_page(struct gen *g, u64 target);
 
 /* --- gen_sys.c --- */
 /* Is it a system instruction done in place in this mode? */

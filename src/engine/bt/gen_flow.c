@@ -46,7 +46,7 @@ static void align_rel32(struct gen *g, unsigned n)
             emit8(&g->e, 0x90);
 }
 
-static void branch_far_page(struct gen *g, u64 target)
+void gen_branch_far_page(struct gen *g, u64 target)
 {
     emit_mov_imm(&g->e, H_R11, target);
     EMIT(&g->e, 0xff, 0xa4, 0x24);
@@ -68,7 +68,7 @@ void gen_goto(struct gen *g, unsigned n, u64 target)
         align_rel32(g, 1);
         set_link(g, n, target, emit_jmp(&g->e));
     } else {
-        branch_far_page(g, target);
+        gen_branch_far_page(g, target);
     }
     g->ended = true;
 }
@@ -313,7 +313,7 @@ static bool gen_jcc(struct gen *g)
     } else {
         u8 *skip = emit_jcc(&g->e, cc ^ 1);
 
-        branch_far_page(g, target);
+        gen_branch_far_page(g, target);
         emit_patch32(skip, g->e.p);
     }
     gen_goto(g, 1, g->next);

@@ -63,25 +63,37 @@ static void gen_pushfq(struct gen *g)
     emit_lea(e, H_R9, H_R9, -8);
 }
 
-/* Slow path: something may be deliverable, the interpreter does it with the interrupt shadow. */
-static bool gen_sti(struct gen *g)
+/*
+ * sti_probe is NULL while an interrupt may be deliverable: reading through it then faults, and the
+ * interpreter does the STI with all that follows from it. That keeps a branch, and so the flags,
+ * out of the usual case.
+ */
+static void gen_sti(struct gen *g)
 {
     struct emit *e = &g->e;
-    struct gen_cold *c = &g->cold[g->ncold];
-    struct bt_interp_site *site;
 
-    site = gen_new_site(g);
-    if (!site)
-        return false;
-    g->ncold++;
-    EMIT(e, 0x80, 0xbc, 0x24); /* cmp byte [rsp + irq_maybe], 0 */
-    emit32(e, (u32)OFF(irq_maybe));
-    emit8(e, 0);
-    *c = (struct gen_cold){.ja = emit_jcc(e, 5), .site = site};
+    emit_load(e, H_R11, H_RSP, OFF(sti_probe));
+    EMIT(e, 0x45, 0x0f, 0xb6, 0x1b); /* movzx r11d, byte [r11] */
     change_bit(g, OFF(s.rflags) + 1, OFF(keep_if), 2);
-    c->back = e->p;
     g->shadow_next = true;
-    return true;
+}
+
+/* MOV from a segment register: the selector, zero-extended to the register (SDM 2B MOV). */
+static void gen_mov_from_seg(struct gen *g)
+{
+    struct emit *e = &g->e;
+    unsigned dst = g->insn->op[0].reg;
+    unsigned host = gen_in_memory(dst) ? H_R11 : gen_host(dst);
+
+    /* movzx host32, word [rsp + sel] */
+    gen_commit(g);
+    emit_rex(e, false, host, 0, H_RSP);
+    EMIT(e, 0x0f, 0xb7);
+    emit8(e, 0x84 | (host & 7) << 3);
+    emit8(e, 0x24);
+    emit32(e, (u32)OFF(s.seg[g->insn->op[1].reg].sel));
+    if (gen_in_memory(dst))
+        emit_store(e, H_RSP, 8 * (s32)dst, H_R11);
 }
 
 static void gen_swapgs(struct gen *g)
@@ -108,6 +120,8 @@ static void gen_rdtsc(struct gen *g)
     EMIT(e, 0x4a, 0x8d, 0x04, 0x10);       /* lea rax, [rax + r10] */
     EMIT(e, 0xc4, 0xe2, 0xa3, 0xf7, 0xd0); /* shrx rdx, rax, r11 */
     EMIT(e, 0x89, 0xc0);                   /* mov eax, eax */
+    if (g->insn->mnemonic == ZYDIS_MNEMONIC_RDTSCP)
+        emit_op_mem(e, false, 0x8b, H_RCX, H_RSP, OFF(s.tsc_aux));
 }
 
 /* EFLAGS.AC decides the window in the kernel (SDM 3A 4.6): both change together. */
@@ -134,7 +148,10 @@ bool gen_sys_inline(const struct x86_insn *in, u32 mode)
     case ZYDIS_MNEMONIC_SWAPGS:
         return mode & BT_MODE_CPL0;
     case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
         return mode & BT_MODE_RDTSC;
+    case ZYDIS_MNEMONIC_MOV:
+        return in->op[0].kind == X86_OP_GPR && in->op[1].kind == X86_OP_SEG && in->opsize >= 4;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
         return (mode & BT_MODE_CPL0) && (mode & BT_MODE_SMAP);
@@ -155,13 +172,18 @@ bool gen_sys(struct gen *g, bool last)
     case ZYDIS_MNEMONIC_STI:
         /* The next instruction must be in this block: its map entry carries the interrupt shadow.
          */
-        if (last || g->keep_flags)
+        if (last)
             return false;
-        return gen_sti(g);
+        gen_sti(g);
+        return true;
     case ZYDIS_MNEMONIC_SWAPGS:
         gen_swapgs(g);
         return true;
+    case ZYDIS_MNEMONIC_MOV:
+        gen_mov_from_seg(g);
+        return true;
     case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
         gen_rdtsc(g);
         return true;
     case ZYDIS_MNEMONIC_STAC:

@@ -32,9 +32,30 @@ static u64 go_on(struct bt_vcpu *c)
 
     if (!(c->mode & BT_MODE_64) || !bt_fetch(c, env->s.rip, &gpa, &host))
         return leave(c, BT_EXIT_RESUME);
-    b = bt_cache_lookup(c->bt, env->s.rip, gpa, bt_block_mode(c));
+    b = bt_cache_lookup(c, env->s.rip, gpa, bt_block_mode(c));
     if (!b)
         return leave(c, BT_EXIT_RESUME);
+    return (u64)(uintptr_t)b->entry;
+}
+
+/* A branch target that the window's table does not have. */
+u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 unused)
+{
+    struct bt_env *env = c->env;
+    struct bt_block *b;
+    u64 gpa;
+    u8 *host;
+
+    (void)unused;
+    env->s.rip = target;
+    env->exit_arg = branch_pc;
+    c->stats.ibl_misses++;
+    if (!bt_fetch(c, target, &gpa, &host))
+        return leave(c, BT_EXIT_IBL);
+    b = bt_cache_lookup(c, target, gpa, c->mode);
+    if (!b)
+        return leave(c, BT_EXIT_IBL);
+    bt_ibl_set(c, target, b->ibl_entry, bt_fetch_global(c, target));
     return (u64)(uintptr_t)b->entry;
 }
 

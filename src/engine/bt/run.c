@@ -61,7 +61,7 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
     for (;;) {
         struct bt_block *b;
         struct bt_page *page;
-        bool full, stop;
+        bool full, stop, straddle;
         u64 gpa;
         u8 *host;
 
@@ -70,15 +70,21 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
         /* A page's first translation: nobody may keep a write entry for it, nor be about to use
          * one. */
         page = bt_page_of(bt, gpa, false);
-        stop = !page || !page->lines;
+        straddle = (gpa & (PAGE_SIZE - 1)) > PAGE_SIZE - X86_INSN_MAX;
+        stop = !page || !page->lines || straddle;
         if (stop) {
+            u8 *host2;
+            u64 gpa2;
+
             bt_exclusive_begin(bt, c);
             bt_tlb_drop_writes(bt, host - (gpa & (PAGE_SIZE - 1)));
+            if (straddle && bt_fetch(c, (lin & PAGE_MASK) + PAGE_SIZE, &gpa2, &host2))
+                bt_tlb_drop_writes(bt, host2);
         } else {
             host_mutex_lock(&bt->lock);
             __atomic_store_n(&page->translating, 1, __ATOMIC_SEQ_CST);
         }
-        b = bt_cache_lookup(bt, lin, gpa, bt_block_mode(c));
+        b = bt_cache_lookup(c, lin, gpa, bt_block_mode(c));
         full = false;
         if (!b)
             b = bt_translate_block(c, lin, gpa, host, &full);
@@ -107,7 +113,7 @@ struct bt_block *bt_find_block(struct bt_vcpu *c)
         c->nogroup = false;
         return NULL;
     }
-    b = bt_cache_lookup(c->bt, lin, gpa, bt_block_mode(c));
+    b = bt_cache_lookup(c, lin, gpa, bt_block_mode(c));
     if (!b)
         b = translate(c, lin);
     c->nogroup = false;
@@ -127,7 +133,7 @@ static void chain(struct bt_vcpu *c, const struct bt_link *l, u64 epoch, const s
         s32 rel;
 
         at = bt_rw(c->bt, from->entry) + l->jmp;
-        rel = (s32)(bt_rw(c->bt, to->entry) - (at + 4));
+        rel = (s32)(bt_rw(c->bt, to->entry) + (to->len2 ? to->via_ibl : 0) - (at + 4));
         if (((u64)(uintptr_t)at & 3) == 0)
             __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);
         else
@@ -173,7 +179,7 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
         if (ev & VCPU_EV_NMI)
             s->nmi_pending = 1;
         if (ev & VCPU_EV_IRQ)
-            c->env->irq_maybe = true;
+            bt_set_irq_maybe(c->env, true);
     }
     if (s->int_shadow || s->activity == X86_SHUTDOWN || s->activity == X86_WAIT_SIPI)
         return false;
@@ -184,7 +190,7 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
         int vector = irq_call(c, c->v->irq->pending);
 
         if (vector < 0) {
-            c->env->irq_maybe = false;
+            bt_set_irq_maybe(c->env, false);
         } else if ((vector = irq_call(c, c->v->irq->ack)) >= 0) {
             c->stats.interrupts++;
             c->result = (u8)interp_interrupt(&c->interp, (u8)vector, false);
@@ -227,7 +233,6 @@ static bool must_step(const struct bt_vcpu *c)
 
 static void step(struct bt_vcpu *c)
 {
-    bt_fpu_save(c);
     c->stats.interp_steps++;
     c->result = (u8)interp_step(&c->interp);
     bt_code_written(c);
@@ -286,7 +291,6 @@ static void run_code(struct bt_vcpu *c)
                 chain(c, link, epoch, b);
             break;
         case BT_EXIT_IBL:
-            c->stats.ibl_misses++;
             if (!bt_canonical(c, env->s.rip) && undo_branch(c, env->exit_arg)) {
                 step(c);
                 return;

@@ -109,7 +109,8 @@ static void in_stubs(struct bt_vcpu *c, struct host_signal *sig, const u8 *pc)
     else if (within(pc, bt->slow_ret, bt->slow_end))
         leave_saved(c, sig, BT_EXIT_KICK);
     else if (within(pc, bt->interp_ret, bt->interp_end) ||
-             within(pc, bt->string_ret, bt->string_end) || within(pc, bt->stack_ret, bt->stack_end))
+             within(pc, bt->string_ret, bt->string_end) ||
+             within(pc, bt->stack_ret, bt->stack_end) || within(pc, bt->ibl_ret, bt->ibl_end))
         leave_saved(c, sig, BT_EXIT_RESUME);
 }
 

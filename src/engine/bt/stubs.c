@@ -77,7 +77,6 @@ static void build_exits(struct bt_vm *bt, struct emit *e)
         s32 save_r11; /* where r11 goes; -1: nowhere */
     } exits[] = {
         {offsetof(struct bt_vm, exit_link), BT_EXIT_LINK, (s32)offsetof(struct bt_env, exit_arg)},
-        {offsetof(struct bt_vm, exit_ibl), BT_EXIT_IBL, (s32)offsetof(struct bt_env, s.rip)},
         {offsetof(struct bt_vm, exit_kick), BT_EXIT_RESUME, -1},
         {offsetof(struct bt_vm, exit_step), BT_EXIT_STEP, -1},
     };
@@ -97,8 +96,6 @@ static void build_exits(struct bt_vm *bt, struct emit *e)
         *(u8 **)((u8 *)bt + exits[i].stub) = rx(bt, e);
         if (exits[i].save_r11 >= 0)
             emit_store(e, RSP, exits[i].save_r11, R11);
-        if (exits[i].reason == BT_EXIT_IBL)
-            emit_store(e, RSP, OFF(exit_arg), R8);
         emit_store_imm32(e, RSP, OFF(exit_reason), exits[i].reason);
         emit_patch32(emit_jmp(e), save);
     }
@@ -130,18 +127,25 @@ static void build_enter(struct bt_vm *bt, struct emit *e)
     jump_to(bt, e, bt->exit_saved);
 }
 
+enum how { CALL, CALL_ACCESS, JUMP_IBL };
+
 /*
  * u64 helper(struct bt_vcpu *, u64 r10, u64 r11, u64 return_address), reached by a call from
  * translated code. It returns 0 to leave (exit_reason set). access: otherwise a host address,
  * handed back in r10 to the caller. Not access: otherwise the executable address to go on at, in
  * whatever window is then current.
  */
-static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, bool access, u8 **entry,
+static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, enum how how, u8 **entry,
                        u8 **ret, u8 **end)
 {
+    bool access = how == CALL_ACCESS, jumped = how == JUMP_IBL;
     u8 *leave, *kicked;
 
     *entry = rx(bt, e);
+    if (jumped) {
+        emit_lea(e, RSP, RSP, -8);
+        emit_mov(e, R10, R8);
+    }
     save_guest(e, 8);
     emit_load(e, RCX, RSP, 0);
     if (access) {
@@ -187,13 +191,15 @@ void bt_stubs_build(struct bt_vm *bt)
 
     build_exits(bt, &e);
     build_enter(bt, &e);
-    build_call(bt, &e, (u64)(uintptr_t)bt_help_access, true, &bt->slow_access, &bt->slow_ret,
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_access, CALL_ACCESS, &bt->slow_access, &bt->slow_ret,
                &bt->slow_end);
-    build_call(bt, &e, (u64)(uintptr_t)bt_help_interp, false, &bt->call_interp, &bt->interp_ret,
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_interp, CALL, &bt->call_interp, &bt->interp_ret,
                &bt->interp_end);
-    build_call(bt, &e, (u64)(uintptr_t)bt_help_stack, false, &bt->call_stack, &bt->stack_ret,
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_stack, CALL, &bt->call_stack, &bt->stack_ret,
                &bt->stack_end);
-    build_call(bt, &e, (u64)(uintptr_t)bt_help_string, false, &bt->call_string, &bt->string_ret,
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_ibl, JUMP_IBL, &bt->exit_ibl, &bt->ibl_ret,
+               &bt->ibl_end);
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_string, CALL, &bt->call_string, &bt->string_ret,
                &bt->string_end);
     bt->stubs_end = rx(bt, &e);
     bt->code_pos = e.p;

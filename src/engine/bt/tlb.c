@@ -201,11 +201,19 @@ bool bt_fetch(struct bt_vcpu *c, u64 lin, u64 *gpa, u8 **host)
     return true;
 }
 
-bool bt_fetch_global(struct bt_vcpu *c, u64 lin)
+static bool page_global(struct bt_vcpu *c, u64 lin)
 {
     struct bt_itlb_entry *e = &bt_priv(bt_cur(c))->itlb[(lin >> PAGE_SHIFT) & (BT_ITLB_SIZE - 1)];
 
     return e->tag == ((lin & PAGE_MASK) | 1) && e->global;
+}
+
+bool bt_fetch_global(struct bt_vcpu *c, u64 lin)
+{
+    u64 off = lin & (PAGE_SIZE - 1);
+
+    return page_global(c, lin) &&
+           (off <= PAGE_SIZE - X86_INSN_MAX || page_global(c, lin + PAGE_SIZE - off));
 }
 
 /* --- writes to code ---
@@ -431,7 +439,7 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
     u64 page = gva & PAGE_MASK;
     unsigned i = (gva >> PAGE_SHIFT) & (BT_TLB_SIZE - 1);
     unsigned ii = (gva >> PAGE_SHIFT) & (BT_ITLB_SIZE - 1);
-    unsigned bloom = (unsigned)((gva >> PAGE_SHIFT) * 0x9e3779b1u >> 23) & 511;
+    unsigned bloom = BT_IBL_PAGE(gva);
 
     (void)pcid; /* forgetting the page in every address space is allowed (SDM 3A 4.10.4.1) */
     for (unsigned slot = 0; slot < BT_SLOTS; slot++)
@@ -523,10 +531,15 @@ void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global)
     struct bt_env *win = bt_cur(c);
     struct bt_window_priv *p = bt_priv(win);
     unsigned i = BT_IBL_INDEX(va);
-    unsigned bloom = (unsigned)((va >> PAGE_SHIFT) * 0x9e3779b1u >> 23) & 511;
+    unsigned bloom = BT_IBL_PAGE(va);
 
     bt_ibl(win)[i] = (u64)(uintptr_t)code;
     p->ibl_kind[i] = global ? 2 : 1;
     p->ibl_pages[bloom / 64] |= BIT64(bloom % 64);
+    /* An instruction may reach into the next page. */
+    if ((va & (PAGE_SIZE - 1)) > PAGE_SIZE - X86_INSN_MAX) {
+        bloom = BT_IBL_PAGE(va + PAGE_SIZE);
+        p->ibl_pages[bloom / 64] |= BIT64(bloom % 64);
+    }
     p->used_ibl = true;
 }

@@ -346,6 +346,30 @@ static u64 flags_live_out(const struct item *last, u64 end_va, u64 page_va, cons
     return live;
 }
 
+/* The block of an instruction that crosses the page's end: itself. false: it does not, or cannot be
+ * read. */
+static bool decode_straddle(struct bt_vcpu *c, struct item *it, u64 lin, const u8 *host, u32 mode,
+                            u64 *gpa2)
+{
+    unsigned n = (unsigned)(PAGE_SIZE - (lin & (PAGE_SIZE - 1)));
+    u8 bytes[X86_INSN_MAX], *host2;
+
+    if (n >= X86_INSN_MAX || !bt_fetch(c, lin + n, gpa2, &host2))
+        return false;
+    memcpy(bytes, host, n);
+    memcpy(bytes + n, host2, X86_INSN_MAX - n);
+    if (x86_decode(&it->insn, bytes, sizeof(bytes), mode & BT_MODE_64 ? 64 : 32, false) !=
+            X86_DECODE_OK ||
+        it->insn.length <= n)
+        return false;
+    it->va = lin;
+    it->kind = classify(&it->insn, mode);
+    it->last = is_branch(&it->insn);
+    it->in_group = it->grouped = it->check = false;
+    it->keep_flags = true;
+    return true;
+}
+
 /* Decodes up to a branch, the page's end or the limit. Returns how many. */
 static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode)
 {
@@ -442,6 +466,10 @@ static void gen_tail(struct gen *g)
         emit_mov_imm(e, H_R11, (u64)(uintptr_t)&g->b->link[i]);
         emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_link));
     }
+    if (g->b->len2) {
+        g->b->via_ibl = (u32)(e->p - g->entry);
+        gen_branch_far_page(g, g->b->va);
+    }
     g->b->stale = (u32)(e->p - g->entry);
     emit_mov_imm(e, H_R11, g->b->va);
     emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_ibl));
@@ -488,10 +516,12 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
             break;
         }
     }
-    b->guest_len = (u16)(g->next - b->va);
+    if (!b->len2)
+        b->guest_len = (u16)(g->next - b->va);
     if (!g->ended) {
         g->map = &b->map[i];
-        *g->map = (struct bt_map){.start = gen_off(g), .commit = 0xffff, .goff = b->guest_len};
+        *g->map =
+            (struct bt_map){.start = gen_off(g), .commit = 0xffff, .goff = (u16)(g->next - b->va)};
         gen_goto(g, 1, g->next);
         i++;
     }
@@ -502,6 +532,24 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
     return !g->e.overflow;
 }
 
+/* A page-crossing block counts in both pages. */
+static bool add_twin(struct bt_vm *bt, struct bt_block *b, u64 gpa2, unsigned length)
+{
+    struct bt_block *t = bt_arena_alloc(bt, sizeof(*t));
+
+    if (!t || !bt_page_of(bt, gpa2, true))
+        return false;
+    b->guest_len = (u16)(PAGE_SIZE - (b->gpa & (PAGE_SIZE - 1)));
+    b->gpa2 = gpa2;
+    b->len2 = (u16)(length - b->guest_len);
+    b->twin = t;
+    memset(t, 0, sizeof(*t));
+    t->gpa = gpa2;
+    t->guest_len = b->len2;
+    t->twin = b;
+    return true;
+}
+
 struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u8 *host, bool *full)
 {
     struct item items[BT_BLOCK_INSNS];
@@ -509,12 +557,16 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     struct gen g;
     struct bt_block *b;
     u32 mode = bt_block_mode(c);
+    u64 gpa2 = 0;
     unsigned n;
 
     *full = false;
     n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode);
-    if (!n)
-        return NULL;
+    if (!n) {
+        if (!decode_straddle(c, items, lin, host, mode, &gpa2))
+            return NULL;
+        n = 1;
+    }
     if ((size_t)(bt->code_end - bt->code_pos) < 2 * BT_BLOCK_BYTES || bt->norder == bt->order_cap)
         goto full;
     b = bt_arena_alloc(bt, sizeof(*b));
@@ -527,6 +579,8 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     b->va = lin;
     b->gpa = gpa;
     b->mode = mode;
+    if (gpa2 && !add_twin(bt, b, gpa2, items[0].insn.length))
+        goto full;
     g.e = (struct emit){.p = bt->code_pos, .end = bt->code_end};
     g.c = c;
     g.bt = bt;

@@ -171,6 +171,8 @@ run(struct interp *in, const struct x86_insn *insn, interp_handler *h)
     s->int_shadow = in->new_shadow;
     in->retired++;
     bool tf = (flags & RFLAGS_TF) != 0;
+    if (unlikely(tf && s->debugctl)) /* BTF: only branches that were taken (SDM 3B 17.4.3) */
+        tf = in->next_rip != (insn->mode == 64 ? next : (u32)next);
     if (unlikely(tf || s->db_pending))
         return trap_after(in, tf, r);
     return r;
@@ -234,6 +236,7 @@ static void fetch_decode(struct interp *in, struct cache_entry *e, u64 lin, u64 
     if (n > max)
         n = max;
     fetch_bytes(in, lin, buf, n, access);
+    in->ops->fpu_sync(in->opaque); /* the decoder is no code of ours: it may use vector registers */
     enum x86_decode_result r = x86_decode(&e->insn, buf, n, mode, real);
     if (r == X86_DECODE_MORE && n < max) {
         u64 next = mode == 64 ? lin + n : (u32)(lin + n);
