@@ -273,9 +273,10 @@ static void deliver_once(struct interp *in, const struct event *ev)
 static __attribute__((noinline)) bool try_deliver(struct interp *in, const struct event *ev)
 {
     void *outer[ARRAY_SIZE(in->fault_jmp)];
+    struct interp *volatile self = in; /* clang does not keep `in` for the second return */
     memcpy(outer, in->fault_jmp, sizeof(outer));
     if (__builtin_setjmp(in->fault_jmp)) {
-        memcpy(in->fault_jmp, outer, sizeof(outer));
+        memcpy(self->fault_jmp, outer, sizeof(outer));
         return false;
     }
     deliver_once(in, ev);

@@ -187,8 +187,9 @@ static enum interp_result take_fault(struct interp *in)
 
 enum interp_result interp_exec(struct interp *in, const struct x86_insn *insn)
 {
+    struct interp *volatile self = in; /* clang does not keep `in` for the second return */
     if (__builtin_setjmp(in->fault_jmp))
-        return take_fault(in);
+        return take_fault(self);
     return run(in, insn, resolve(insn));
 }
 
@@ -307,8 +308,9 @@ enum interp_result interp_step(struct interp *in)
 {
     if (unlikely(in->s->db_pending && in->s->int_shadow != 2))
         return deliver_db(in);
+    struct interp *volatile self = in; /* as in interp_exec */
     if (__builtin_setjmp(in->fault_jmp))
-        return take_fault(in);
+        return take_fault(self);
     struct cache_entry *e = fetch(in);
     return run(in, &e->insn, e->handler);
 }

@@ -388,6 +388,35 @@ static void events__single_step_and_mov_ss(void **state)
     machine_free(m);
 }
 
+static void events__branch_steps(void **state)
+{
+    struct machine *m = machine_long();
+    (void)state;
+    m->s.rflags |= RFLAGS_TF;
+    m->s.debugctl = 2; /* BTF */
+    assert_int_equal(RUN(m, 0x90), INTERP_OK);
+    assert_int_equal(m->s.rip, CODE + 1);
+    assert_int_equal(RUN(m, 0xeb, 0x10), INTERP_OK); /* jmp */
+    assert_vector(m, X86_DB);
+    assert_int_equal(get64(m, m->s.gpr[X86_RSP]), CODE + 0x13);
+    assert_int_equal(m->s.debugctl, 0);
+    machine_free(m);
+}
+
+static void events__step_after_sysret(void **state)
+{
+    struct machine *m = machine_long();
+    (void)state;
+    m->s.star = 0x0010000800000000ull;
+    m->s.gpr[X86_RCX] = DATA;
+    m->s.gpr[X86_R11] = RFLAGS_TF;
+    assert_int_equal(RUN(m, 0x48, 0x0f, 0x07), INTERP_OK);
+    assert_vector(m, X86_DB);
+    assert_int_equal(get64(m, m->s.gpr[X86_RSP]), DATA);
+    assert_int_equal(get64(m, m->s.gpr[X86_RSP] + 8), 0x23);
+    machine_free(m);
+}
+
 static void events__breakpoints(void **state)
 {
     struct machine *m = machine_long();
@@ -467,6 +496,8 @@ int main(void)
         cmocka_unit_test(events__iretq_bad_frames_fault),
         cmocka_unit_test(events__iret_nt_in_long_mode_faults),
         cmocka_unit_test(events__single_step_and_mov_ss),
+        cmocka_unit_test(events__branch_steps),
+        cmocka_unit_test(events__step_after_sysret),
         cmocka_unit_test(events__breakpoints),
         cmocka_unit_test(events__general_detect),
         cmocka_unit_test(events__alignment_loop_ends),
