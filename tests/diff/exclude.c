@@ -145,6 +145,9 @@ const char *exclude_bytes(const u8 *bytes, unsigned mode)
         return "CPUs do not look at all the bits of VEX and EVEX that must be so";
     if (i + 1 < X86_INSN_MAX && bytes[i] == 0x0f) {
         switch (bytes[i + 1]) {
+        case 0x20:
+        case 0x22:
+            return "LOCK MOV CR0 is MOV CR8 on AMD's CPUs";
         case 0x05: /* with prefixes some decoders do not know it */
         case 0x34:
         case 0x01:
