@@ -67,9 +67,10 @@ static __attribute__((noinline)) bool try_lane(struct interp *in, const struct x
 {
     void *outer[5];
     u64 v = 0;
+    struct interp *volatile self = in; /* clang does not keep `in` for the second return */
     memcpy(outer, in->fault_jmp, sizeof outer);
     if (__builtin_setjmp(in->fault_jmp)) {
-        memcpy(in->fault_jmp, outer, sizeof outer);
+        memcpy(self->fault_jmp, outer, sizeof outer);
         return false;
     }
     if (l->scatter) {
