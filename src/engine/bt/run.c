@@ -121,7 +121,7 @@ struct bt_block *bt_find_block(struct bt_vcpu *c)
 }
 
 /* Makes the jump of an exit lead straight to its target. */
-static void chain(struct bt_vcpu *c, const struct bt_link *l, u64 epoch, const struct bt_block *to)
+static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_block *to)
 {
     struct bt_block *from = l->block;
     u8 *at;
@@ -138,6 +138,8 @@ static void chain(struct bt_vcpu *c, const struct bt_link *l, u64 epoch, const s
             __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);
         else
             memcpy(at, &rel, 4);
+        l->next_in = to->in_links;
+        to->in_links = l;
         c->stats.chained++;
     }
     host_mutex_unlock(&c->bt->lock);
@@ -248,7 +250,8 @@ static bool undo_branch(struct bt_vcpu *c, u64 pc)
     struct bt_block *b = bt_cache_find_pc(c->bt, pc);
     struct x86_vcpu_state *s = &c->env->s;
     struct x86_insn in;
-    u64 gpa, va;
+    u8 bytes[X86_INSN_MAX];
+    u64 gpa, va, room;
     u8 *host;
 
     if (!b || !b->nmap)
@@ -256,8 +259,16 @@ static bool undo_branch(struct bt_vcpu *c, u64 pc)
     va = b->va + b->map[b->nmap - 1].goff;
     if (!bt_fetch(c, va, &gpa, &host))
         return false;
+    room = PAGE_SIZE - (va & (PAGE_SIZE - 1));
+    if (room > sizeof(bytes))
+        room = sizeof(bytes);
+    memcpy(bytes, host, room);
+    if (room < sizeof(bytes) && bt_fetch(c, va + room, &gpa, &host)) {
+        memcpy(bytes + room, host, sizeof(bytes) - room);
+        room = sizeof(bytes);
+    }
     bt_fpu_save(c);
-    if (x86_decode(&in, host, PAGE_SIZE - (va & (PAGE_SIZE - 1)), 64, false) != X86_DECODE_OK)
+    if (x86_decode(&in, bytes, room, 64, false) != X86_DECODE_OK)
         return false;
     if (in.mnemonic == ZYDIS_MNEMONIC_RET)
         s->gpr[X86_RSP] -= 8 + (in.nops && in.op[0].kind == X86_OP_IMM ? in.imm[0] & 0xffff : 0);
