@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "board/engines.h"
+#include "board/measure.h"
 #include "commands.h"
 #include "core/host.h"
 #include "host/init.h"
@@ -97,6 +98,20 @@ static void print_kvm_device(void)
     }
 }
 
+static void print_speed(const struct engine_ops *ops)
+{
+    struct engine_speed v;
+    int r = engine_measure(ops, &v);
+
+    if (r)
+        printf("             a small guest does not run: %s\n", strerror(-r));
+    else
+        printf("             measured: %llu million instructions a second, %llu %% of the bare "
+               "CPU's\n",
+               (unsigned long long)v.engine_mips,
+               (unsigned long long)(v.engine_mips * 100 / (v.native_mips ? v.native_mips : 1)));
+}
+
 static void print_engine(const struct engine_row *e)
 {
     struct engine_probe p = {0};
@@ -106,10 +121,12 @@ static void print_engine(const struct engine_row *e)
     } else {
         e->ops->probe(&p);
         if (p.works)
-            printf("engine   %-4s works, speed class %u: %s\n", e->name, p.speed, e->what);
+            printf("engine   %-4s works: %s\n", e->name, e->what);
         else
             printf("engine   %-4s does not work: %s\n", e->name, p.why);
     }
+    if (p.works)
+        print_speed(e->ops);
     if (!strcmp(e->name, "kvm"))
         print_kvm_device();
 }

@@ -10,12 +10,12 @@
 #include "board/acpi.h"
 #include "board/dump.h"
 #include "board/engines.h"
+#include "board/host_cpu.h"
 #include "board/layout.h"
 #include "board/load.h"
 #include "board/pc.h"
 #include "board/pc_priv.h"
 #include "core/host.h"
-#include "x86/cpuid.h"
 #include "x86/msr.h"
 
 #define MIB (1ull << 20)
@@ -32,25 +32,6 @@ static int fail(struct pc *pc, const char *fmt, ...)
     return -EINVAL;
 }
 
-static void host_cpuid(u32 leaf, u32 subleaf, u32 r[4])
-{
-    __asm__ volatile("cpuid"
-                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
-                     : "a"(leaf), "c"(subleaf));
-}
-
-/* XCR0, or 0 when the host has no XSAVE in use. */
-static u64 host_xcr0(void)
-{
-    u32 r[4], lo, hi;
-
-    host_cpuid(1, 0, r);
-    if (!(r[2] & BIT32(27)))
-        return 0;
-    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    return (u64)hi << 32 | lo;
-}
-
 /* Options that exist before what they ask for does: said, not swallowed. */
 static int refuse_unbuilt(struct pc *pc)
 {
@@ -65,7 +46,6 @@ static int create_engine(struct pc *pc)
 {
     const struct config *cfg = pc->cfg;
     struct engine_options opt = {.trace = cfg->trace};
-    struct x86_cpu_options cpu = {.ncpus = (unsigned)cfg->cpus, .hide_kvm = cfg->hide_kvm};
     const struct engine_ops *ops;
     char why[256];
     int r = engine_choose(cfg->engine, &ops, why, sizeof(why));
@@ -79,8 +59,7 @@ static int create_engine(struct pc *pc)
     vm_init(&pc->vm, ops);
     pc->vm.strict_io = cfg->strict_io;
     pc->vm.strict_msr = cfg->strict_msr;
-    cpu.tsc_khz = host_tsc_khz();
-    x86_cpu_model_build(&pc->vm.cpu_model, host_cpuid, host_xcr0(), &cpu);
+    host_cpu_model(&pc->vm.cpu_model, (unsigned)cfg->cpus, cfg->hide_kvm);
     if (strcmp(cfg->bt_mode, "auto"))
         opt.bt_mode = cfg->bt_mode;
     r = ops->vm_create(&pc->vm, &opt);

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "board/boot.h"
+#include "board/host_cpu.h"
+#include "board/measure.h"
+#include "core/host.h"
+#include "core/vm.h"
+
+#define RAM (2ull << 20)
+#define CODE 0x100000ull
+#define DATA 0x110000ull
+#define STACK 0x120000ull
+#define LOOPS 4000000ull
+#define INSNS_A_LOOP 12
+#define TRIES 3
+
+/* The loop: rdi times, memory at rsi. A function natively; as a guest the last byte is HLT. */
+__asm__(".pushsection .rodata\n"
+        "measure_code:\n"
+        "1: movq 8(%rsi), %rax\n"
+        "   addq %rdi, %rax\n"
+        "   movq %rax, 8(%rsi)\n"
+        "   testb $1, %al\n"
+        "   jz 2f\n"
+        "   incq %rdx\n"
+        "2: call 3f\n"
+        "   decq %rdi\n"
+        "   jnz 1b\n"
+        "   ret\n"
+        "3: leaq (%rax,%rax,2), %rax\n"
+        "   xorq %rax, %rdx\n"
+        "   ret\n"
+        "measure_code_end:\n"
+        ".popsection\n");
+extern const u8 measure_code[], measure_code_end[];
+/* Offset of the RET that ends the loop, from the end: RET, XOR (3), LEA (4), RET. */
+#define RET_FROM_END 9
+
+static u64 mips(u64 ns)
+{
+    return LOOPS * INSNS_A_LOOP * 1000 / (ns ? ns : 1);
+}
+
+static int measure_native(u64 *best)
+{
+    size_t n = (size_t)(measure_code_end - measure_code);
+    u8 *page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    u64 data[2] = {0};
+
+    if (page == MAP_FAILED)
+        return -errno;
+    memcpy(page, measure_code, n);
+    if (mprotect(page, PAGE_SIZE, PROT_READ | PROT_EXEC)) {
+        munmap(page, PAGE_SIZE);
+        return -errno;
+    }
+    *best = 0;
+    for (unsigned i = 0; i < TRIES; i++) {
+        u64 start = host_monotonic_ns(), got;
+
+        ((void (*)(u64, void *))(uintptr_t)page)(LOOPS, data);
+        got = mips(host_monotonic_ns() - start);
+        if (got > *best)
+            *best = got;
+    }
+    munmap(page, PAGE_SIZE);
+    return 0;
+}
+
+/* The guest in memory, and the state it starts in. */
+static int prepare(struct vm *vm, struct x86_vcpu_state *s)
+{
+    size_t n = (size_t)(measure_code_end - measure_code);
+    struct e820_map map;
+    char err[128];
+    struct boot b = {.mem = &vm->mem,
+                     .ram = RAM,
+                     .map = &map,
+                     .kernel_name = "measure",
+                     .s = s,
+                     .err = err,
+                     .err_size = sizeof(err)};
+    u8 hlt = 0xf4;
+    int r;
+
+    e820_build(&map, RAM);
+    x86_state_reset(s, vm->cpu_model.signature, vm->read_tsc());
+    r = boot_enter_flat64(&b, CODE);
+    if (!r)
+        r = boot_write(&b, CODE, measure_code, n);
+    if (!r)
+        r = boot_write(&b, CODE + n - RET_FROM_END, &hlt, 1);
+    s->gpr[X86_RDI] = LOOPS;
+    s->gpr[X86_RSI] = DATA;
+    s->gpr[X86_RSP] = STACK;
+    return r;
+}
+
+static int run(struct vm *vm, struct vcpu *v, struct x86_vcpu_state *s, u64 *best)
+{
+    struct engine_exit exit;
+
+    *best = 0;
+    for (unsigned i = 0; i < TRIES; i++) {
+        u64 start = host_monotonic_ns(), got;
+        int r = vm->engine->set_state(v, s);
+
+        if (r)
+            return r;
+        do
+            vm->engine->run(v, &exit);
+        while (exit.kind == ENGINE_EXIT_KICKED);
+        got = mips(host_monotonic_ns() - start);
+        if (exit.kind != ENGINE_EXIT_HLT)
+            return -EIO;
+        if (got > *best)
+            *best = got;
+    }
+    return 0;
+}
+
+int engine_measure(const struct engine_ops *ops, struct engine_speed *out)
+{
+    struct measure {
+        struct x86_vcpu_state s; /* first: it is aligned */
+        struct vm vm;
+        struct vcpu v;
+        struct host_ram ram;
+    } *m = aligned_alloc(64, align_up(sizeof(*m), 64));
+    struct engine_options opt = {0};
+    int r;
+
+    if (!m)
+        return -ENOMEM;
+    memset(m, 0, sizeof(*m));
+    r = measure_native(&out->native_mips);
+    if (r)
+        goto out;
+    vm_init(&m->vm, ops);
+    host_cpu_model(&m->vm.cpu_model, 1, false);
+    r = ops->vm_create(&m->vm, &opt);
+    if (!r)
+        r = host_ram_alloc(&m->ram, RAM);
+    if (!r)
+        r = guest_mem_add(&m->vm.mem, gpa(0), RAM, m->ram.ptr, false);
+    if (!r && ops->memory_changed)
+        r = ops->memory_changed(&m->vm);
+    if (!r)
+        r = vm_add_vcpu(&m->vm, &m->v);
+    if (!r)
+        r = prepare(&m->vm, &m->s);
+    if (!r)
+        r = run(&m->vm, &m->v, &m->s, &out->engine_mips);
+    vm_destroy(&m->vm);
+    host_ram_free(&m->ram);
+out:
+    free(m);
+    return r;
+}
