@@ -380,6 +380,9 @@ bool gen_form_case(u64 seed, const struct form *f, struct diff_case *c)
         /* AMD's CPUs want the offset canonical before FS or GS is added, too. */
         if (target >= BIT64(46) && (in.mem.seg == X86_FS || in.mem.seg == X86_GS))
             target = DATA_VA;
+        /* A selector from the read-only page would be any: the host's own segments, too. */
+        if (takes_selector(&in) && target + 16 > DATA_RO_VA && target < DATA_END)
+            target -= 0x1000;
         if (in.mem.vsib) /* they may trap between elements */
             c->init.rflags &= ~RFLAGS_TF;
         if (!aim(r, c, &in, target))
