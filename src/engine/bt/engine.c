@@ -148,6 +148,21 @@ static void op_pause(void *opaque)
     }
 }
 
+static void *op_walk_ptr(void *opaque, u64 addr)
+{
+    struct bt_vcpu *c = opaque;
+
+    return guest_mem_ptr(&c->bt->vm->mem, gpa(addr), 8);
+}
+
+static void op_walk_mem(void *opaque, struct x86_walk_mem *m)
+{
+    struct bt_vcpu *c = opaque;
+
+    *m = (struct x86_walk_mem){
+        .ptr = op_walk_ptr, .opaque = c, .phys_bits = c->bt->vm->cpu_model.phys_bits};
+}
+
 const struct interp_ops bt_interp_ops = {
     .translate = bt_translate,
     .mmio_read = op_mmio_read,
@@ -167,6 +182,7 @@ const struct interp_ops bt_interp_ops = {
     .exclusive_begin = op_exclusive_begin,
     .exclusive_end = op_exclusive_end,
     .pause = op_pause,
+    .walk_mem = op_walk_mem,
 };
 
 /* --- engine_ops

@@ -86,8 +86,8 @@ struct interp_ops {
     void (*exclusive_end)(void *opaque);
     /* A PAUSE or a spin hint was executed; may be NULL. */
     void (*pause)(void *opaque);
-    /* Guest-physical memory as x86_walk needs it: MOV CR and task switches load PDPTEs with it. */
-    const struct x86_walk_mem *(*walk_mem)(void *opaque);
+    /* Fills *m with how to reach guest-physical memory: MOV CR and task switches load PDPTEs. */
+    void (*walk_mem)(void *opaque, struct x86_walk_mem *m);
 };
 
 struct interp_cache; /* private: decoded instructions */

@@ -2,7 +2,6 @@
 /* Control and debug registers, and the instructions that manage translations and caches. */
 #include <string.h>
 
-#include "base/log.h"
 #include "engine/interp/system_priv.h"
 
 #define CR0_WRITABLE                                                                               \
@@ -23,10 +22,9 @@ static void gp(struct interp *in)
 
 void iload_pdptes(struct interp *in, u64 cr3, u64 pdpte[4])
 {
-    const struct x86_walk_mem *m = in->ops->walk_mem ? in->ops->walk_mem(in->opaque) : NULL;
-    if (!m)
-        log_error("PAE paging: the engine gives no access to physical memory for the PDPTEs");
-    if (!m || !x86_load_pdptes(m, cr3, pdpte))
+    struct x86_walk_mem m;
+    in->ops->walk_mem(in->opaque, &m);
+    if (!x86_load_pdptes(&m, cr3, pdpte))
         gp(in);
 }
 

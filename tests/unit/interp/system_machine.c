@@ -130,9 +130,9 @@ static void nothing(void *opaque)
     (void)opaque;
 }
 
-static const struct x86_walk_mem *walk_mem(void *opaque)
+static void walk_mem(void *opaque, struct x86_walk_mem *m)
 {
-    return &((struct machine *)opaque)->walk;
+    *m = ((struct machine *)opaque)->walk;
 }
 
 static const struct interp_ops ops = {
