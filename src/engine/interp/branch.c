@@ -38,15 +38,27 @@ enum interp_result i_jcxz(struct interp *in, const struct x86_insn *insn)
     return INTERP_OK;
 }
 
+/*
+ * What the loop wants of ZF: -1 nothing, else its value. On AMD's CPUs a repeat prefix overrides
+ * the opcode: F3 makes LOOPE of LOOPNE, F2 the reverse (seen on the host).
+ */
+static int loop_zf(const struct interp *in, const struct x86_insn *insn)
+{
+    if (insn->mnemonic == ZYDIS_MNEMONIC_LOOP)
+        return -1;
+    int zf = insn->mnemonic == ZYDIS_MNEMONIC_LOOPE;
+    if (in->model && in->model->amd)
+        for (unsigned i = 0; i + 2 < insn->length; i++)
+            if (insn->bytes[i] == 0xf2 || insn->bytes[i] == 0xf3)
+                zf = insn->bytes[i] == 0xf3;
+    return zf;
+}
+
 enum interp_result i_loop(struct interp *in, const struct x86_insn *insn)
 {
     u64 count = (io_gpr(in, X86_RCX, insn->addrsize) - 1) & size_mask(insn->addrsize);
-    bool zf = (in->s->rflags & RFLAGS_ZF) != 0, taken = count != 0;
-    if (insn->mnemonic == ZYDIS_MNEMONIC_LOOPE)
-        taken = taken && zf;
-    else if (insn->mnemonic == ZYDIS_MNEMONIC_LOOPNE)
-        taken = taken && !zf;
-    if (taken)
+    int want = loop_zf(in, insn), zf = (in->s->rflags & RFLAGS_ZF) != 0;
+    if (count && (want < 0 || want == zf))
         jump_relative(in, insn);
     io_set_gpr(in, X86_RCX, insn->addrsize, count);
     return INTERP_OK;

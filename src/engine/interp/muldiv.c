@@ -162,57 +162,81 @@ enum interp_result i_mulx(struct interp *in, const struct x86_insn *insn)
 }
 
 /*
- * --- decimal adjustments. They do not exist in 64-bit mode, so not on the host as we run on it;
- * flags left undefined by the manuals follow what CPUs do: SF ZF PF of the result, OF clear unless
- * noted.
+ * --- decimal adjustments. They do not exist in 64-bit mode, so not on the host as we run on it.
+ * Flags left undefined by the manuals are those of the addition or subtraction the adjustment is
+ * made of, before digits are cut off: so the host, checked over all inputs.
  */
 
-static u64 result_flags(u8 r)
+#define ADJUST_CASE(text, mod)                                                                     \
+    __asm__(text " %" mod "[b], %" mod "[a]" FLAGS_OUT : [a] "+r"(a), "=a"(ax) : [b] "r"(b) : "c"  \
+                                                                                              "c")
+
+static u64 add8(u64 a, u64 b, u64 *f)
 {
-    u64 f = 0;
-    if (!r)
-        f |= RFLAGS_ZF;
-    if (r & 0x80)
-        f |= RFLAGS_SF;
-    if (!(__builtin_popcount(r) & 1))
-        f |= RFLAGS_PF;
-    return f;
+    u64 ax;
+    ADJUST_CASE("addb", "b");
+    *f = flags_from_ax(ax);
+    return (u8)a;
 }
 
-static enum interp_result ascii_adjust(struct interp *in, bool subtract)
+static u64 sub8(u64 a, u64 b, u64 *f)
+{
+    u64 ax;
+    ADJUST_CASE("subb", "b");
+    *f = flags_from_ax(ax);
+    return (u8)a;
+}
+
+static u64 add16(u64 a, u64 b, u64 *f)
+{
+    u64 ax;
+    ADJUST_CASE("addw", "w");
+    *f = flags_from_ax(ax);
+    return (u16)a;
+}
+
+static u64 sub16(u64 a, u64 b, u64 *f)
+{
+    u64 ax;
+    ADJUST_CASE("subw", "w");
+    *f = flags_from_ax(ax);
+    return (u16)a;
+}
+
+typedef u64 adjust_fn(u64 a, u64 b, u64 *f);
+
+static enum interp_result ascii_adjust(struct interp *in, adjust_fn *fn)
 {
     struct x86_vcpu_state *s = in->s;
-    u16 ax = (u16)s->gpr[X86_RAX];
-    u64 f = 0;
-    if ((ax & 15) > 9 || (s->rflags & RFLAGS_AF)) {
-        ax = (u16)(subtract ? ax - 0x106 : ax + 0x106);
-        f = RFLAGS_AF | RFLAGS_CF;
-    }
-    ax &= 0xff0f;
-    io_set_gpr(in, X86_RAX, 2, ax);
-    flags_set(&s->rflags, f | result_flags((u8)ax));
+    bool adjust = (s->gpr[X86_RAX] & 15) > 9 || (s->rflags & RFLAGS_AF);
+    u64 f, ax = fn((u16)s->gpr[X86_RAX], adjust ? 0x106 : 0, &f);
+    f &= ~(RFLAGS_AF | RFLAGS_CF);
+    if (adjust)
+        f |= RFLAGS_AF | RFLAGS_CF;
+    io_set_gpr(in, X86_RAX, 2, ax & 0xff0f);
+    flags_set(&s->rflags, f);
     return INTERP_OK;
 }
 
 enum interp_result i_aaa(struct interp *in, const struct x86_insn *insn)
 {
     (void)insn;
-    return ascii_adjust(in, false);
+    return ascii_adjust(in, add16);
 }
 
 enum interp_result i_aas(struct interp *in, const struct x86_insn *insn)
 {
     (void)insn;
-    return ascii_adjust(in, true);
+    return ascii_adjust(in, sub16);
 }
 
 enum interp_result i_aad(struct interp *in, const struct x86_insn *insn)
 {
     struct x86_vcpu_state *s = in->s;
     u16 ax = (u16)s->gpr[X86_RAX];
-    u8 al = (u8)((ax & 0xff) + (ax >> 8) * (u8)insn->imm[0]);
+    u64 f, al = add8(ax & 0xff, (u8)((ax >> 8) * (u8)insn->imm[0]), &f);
     io_set_gpr(in, X86_RAX, 2, al);
-    flags_set(&s->rflags, result_flags(al));
+    flags_set(&s->rflags, f);
     return INTERP_OK;
 }
 
@@ -220,44 +244,41 @@ enum interp_result i_aam(struct interp *in, const struct x86_insn *insn)
 {
     struct x86_vcpu_state *s = in->s;
     u8 al = (u8)s->gpr[X86_RAX], base = (u8)insn->imm[0];
+    u64 f;
     if (!base)
         interp_raise(in, X86_DE);
-    u8 rem = (u8)(al % base);
+    u64 rem = add8(al % base, 0, &f);
     io_set_gpr(in, X86_RAX, 2, (u64)(al / base) << 8 | rem);
-    flags_set(&s->rflags, result_flags(rem));
+    flags_set(&s->rflags, f);
     return INTERP_OK;
 }
 
-static enum interp_result decimal_adjust(struct interp *in, bool subtract)
+static enum interp_result decimal_adjust(struct interp *in, adjust_fn *fn, bool subtract)
 {
     struct x86_vcpu_state *s = in->s;
-    u8 al = (u8)s->gpr[X86_RAX], r = al;
-    bool cf = (s->rflags & RFLAGS_CF) != 0, carry = false;
-    u64 f = 0;
-    if ((al & 15) > 9 || (s->rflags & RFLAGS_AF)) {
-        carry = cf || (subtract ? al < 6 : al > 0xf9);
-        r = (u8)(subtract ? r - 6 : r + 6);
+    u8 al = (u8)s->gpr[X86_RAX];
+    bool low = (al & 15) > 9 || (s->rflags & RFLAGS_AF);
+    bool high = al > 0x99 || (s->rflags & RFLAGS_CF);
+    u64 f, r = fn(al, (low ? 6u : 0u) + (high ? 0x60u : 0u), &f);
+    f &= ~(RFLAGS_AF | RFLAGS_CF);
+    if (low)
         f |= RFLAGS_AF;
-    }
-    if (al > 0x99 || cf) {
-        r = (u8)(subtract ? r - 0x60 : r + 0x60);
-        carry = true;
-    }
-    if (carry)
+    /* DAS also keeps the borrow of its first step. */
+    if (high || (subtract && low && al < 6))
         f |= RFLAGS_CF;
     io_set_gpr(in, X86_RAX, 1, r);
-    flags_set(&s->rflags, f | result_flags(r));
+    flags_set(&s->rflags, f);
     return INTERP_OK;
 }
 
 enum interp_result i_daa(struct interp *in, const struct x86_insn *insn)
 {
     (void)insn;
-    return decimal_adjust(in, false);
+    return decimal_adjust(in, add8, false);
 }
 
 enum interp_result i_das(struct interp *in, const struct x86_insn *insn)
 {
     (void)insn;
-    return decimal_adjust(in, true);
+    return decimal_adjust(in, sub8, true);
 }

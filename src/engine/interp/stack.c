@@ -131,7 +131,9 @@ enum interp_result i_enter(struct interp *in, const struct x86_insn *insn)
 {
     struct x86_vcpu_state *s = in->s;
     unsigned size = insn->opsize, level = (unsigned)insn->imm[1] & 31;
-    u64 at = wrap(in, is_sp(in) - size), bp = wrap(in, s->gpr[X86_RBP]), frame_ptr = at;
+    u64 at = wrap(in, is_sp(in) - size), bp = wrap(in, s->gpr[X86_RBP]);
+    /* All of ESP goes to EBP and into the frame, also with a 16-bit stack. */
+    u64 frame_ptr = (s->gpr[X86_RSP] & ~size_mask(stack_width(in))) | at;
     im_write(in, X86_SS, at, size, s->gpr[X86_RBP] & size_mask(size));
     if (level) {
         for (unsigned i = 1; i < level; i++) {
