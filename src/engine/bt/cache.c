@@ -189,6 +189,13 @@ static void kill_block(struct bt_vm *bt, struct bt_block *b)
         p = &(*p)->hash_next;
     if (*p)
         *p = b->hash_next;
+    for (struct bt_link *l = b->in_links; l; l = l->next_in) {
+        u8 *from = bt_rw(bt, l->block->entry);
+
+        emit_patch32(from + l->jmp, from + l->stub);
+        l->chained = false;
+    }
+    b->in_links = NULL;
     entry[0] = 0xe9;
     emit_patch32(entry + 1, entry + b->stale);
     ibl[0] = 0xe9;

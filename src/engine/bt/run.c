@@ -48,6 +48,18 @@ void bt_update_mode(struct bt_vcpu *c)
     if (s->cr4 & CR4_SMAP)
         mode |= BT_MODE_SMAP;
     c->mode = mode;
+    /* Blocks check their address when entered through the table, not their mode. */
+    if (unlikely(c->ibl_mode[c->env->cls] != mode)) {
+        /* STAC and CLAC go between the kernel's two classes without coming here. */
+        if (c->env->cls == BT_USER) {
+            bt_ibl_clear_class(c, BT_USER);
+            c->ibl_mode[BT_USER] = mode;
+        } else {
+            bt_ibl_clear_class(c, BT_KERNEL);
+            bt_ibl_clear_class(c, BT_KERNEL_AC);
+            c->ibl_mode[BT_KERNEL] = c->ibl_mode[BT_KERNEL_AC] = mode;
+        }
+    }
     for (unsigned i = 0; i < BT_NCLASS; i++)
         c->env->win[i] = (u64)(uintptr_t)bt_window_env(c, i, c->slot);
     c->env->window = c->env->win[c->env->cls];
@@ -127,7 +139,7 @@ static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_blo
     u8 *at;
 
     host_mutex_lock(&c->bt->lock);
-    if (c->bt->epoch == epoch && !from->dead && !to->dead &&
+    if (c->bt->epoch == epoch && !l->chained && !from->dead && !to->dead &&
         !((from->mode ^ to->mode) & ~BT_MODE_NOGROUP) &&
         (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
         s32 rel;
@@ -140,6 +152,7 @@ static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_blo
             memcpy(at, &rel, 4);
         l->next_in = to->in_links;
         to->in_links = l;
+        l->chained = true;
         c->stats.chained++;
     }
     host_mutex_unlock(&c->bt->lock);

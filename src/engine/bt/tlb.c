@@ -52,6 +52,14 @@ static void set_bit(u64 *map, unsigned i, bool v)
         map[i / 64] &= ~BIT64(i % 64);
 }
 
+static void log_slot(struct bt_log *l, unsigned slot)
+{
+    if (l->n < BT_LOG_SIZE)
+        l->slot[l->n] = (u16)slot;
+    if (l->n <= BT_LOG_SIZE)
+        l->n++;
+}
+
 static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const struct x86_walk *w)
 {
     struct bt_window_priv *p = bt_priv(win);
@@ -61,6 +69,8 @@ static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const
     e->tag = lin & PAGE_MASK;
     e->addend = (u64)(uintptr_t)host_page;
     set_bit(write ? p->global_w : p->global_r, i, w->global);
+    if (!w->global)
+        log_slot(write ? &p->log_w : &p->log_r, i);
     if (write)
         p->used_w = true;
     else
@@ -353,13 +363,44 @@ static void clear_ibl(struct bt_vcpu *c, struct bt_env *win)
         ibl[i] = miss;
     memset(bt_priv(win)->ibl_kind, 0, BT_IBL_SIZE);
     memset(bt_priv(win)->ibl_pages, 0, sizeof(bt_priv(win)->ibl_pages));
+    bt_priv(win)->log_ibl.n = 0;
 }
 
-static void clear_table(struct bt_tlb_entry *t, const u64 *keep)
+static void clear_table(struct bt_tlb_entry *t)
 {
     for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-        if (!keep || !(keep[i / 64] & BIT64(i % 64)))
+        t[i].tag = bt_tlb_invalid(i);
+}
+
+static void clear_non_global(struct bt_tlb_entry *t, const u64 *global, struct bt_log *l)
+{
+    unsigned n = l->n <= BT_LOG_SIZE ? l->n : BT_TLB_SIZE;
+
+    for (unsigned k = 0; k < n; k++) {
+        unsigned i = l->n <= BT_LOG_SIZE ? l->slot[k] : k;
+
+        if (!(global[i / 64] & BIT64(i % 64)))
             t[i].tag = bt_tlb_invalid(i);
+    }
+    l->n = 0;
+}
+
+static void clear_non_global_ibl(struct bt_vcpu *c, struct bt_env *win)
+{
+    struct bt_window_priv *p = bt_priv(win);
+    struct bt_log *l = &p->log_ibl;
+    unsigned n = l->n <= BT_LOG_SIZE ? l->n : BT_IBL_SIZE;
+    u64 *ibl = bt_ibl(win);
+
+    for (unsigned k = 0; k < n; k++) {
+        unsigned i = l->n <= BT_LOG_SIZE ? l->slot[k] : k;
+
+        if (p->ibl_kind[i] == 1) {
+            ibl[i] = (u64)(uintptr_t)c->bt->exit_ibl;
+            p->ibl_kind[i] = 0;
+        }
+    }
+    l->n = 0;
 }
 
 static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global)
@@ -368,38 +409,28 @@ static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global
 
     p->stack_tag = BT_NO_CELL;
     p->stack_addend = 0;
-    if (p->used_r || p->used_w || p->used_ibl)
-        c->stats.window_flushes++;
-    if (p->used_r) {
-        clear_table(bt_tlb(win, false), keep_global ? p->global_r : NULL);
-        p->used_r = keep_global;
+    if (!p->used_r && !p->used_w && !p->used_ibl)
+        return;
+    c->stats.window_flushes++;
+    for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
+        if (!keep_global || !p->itlb[i].global)
+            p->itlb[i].tag = 0;
+    if (keep_global) {
+        clear_non_global(bt_tlb(win, false), p->global_r, &p->log_r);
+        clear_non_global(bt_tlb(win, true), p->global_w, &p->log_w);
+        clear_non_global_ibl(c, win);
+        return;
     }
-    if (p->used_w) {
-        clear_table(bt_tlb(win, true), keep_global ? p->global_w : NULL);
-        p->used_w = keep_global;
-    }
-    if (p->used_ibl) {
-        for (unsigned i = 0; i < BT_ITLB_SIZE; i++)
-            if (!keep_global || !p->itlb[i].global)
-                p->itlb[i].tag = 0;
-        if (keep_global) {
-            u64 *ibl = bt_ibl(win);
-            u64 miss = (u64)(uintptr_t)c->bt->exit_ibl;
-
-            for (unsigned i = 0; i < BT_IBL_SIZE; i++)
-                if (p->ibl_kind[i] == 1) {
-                    ibl[i] = miss;
-                    p->ibl_kind[i] = 0;
-                }
-        } else {
-            clear_ibl(c, win);
-            p->used_ibl = false;
-        }
-    }
-    if (!keep_global) {
-        p->large_lo = ~(u64)0;
-        p->large_hi = 0;
-    }
+    if (p->used_r)
+        clear_table(bt_tlb(win, false));
+    if (p->used_w)
+        clear_table(bt_tlb(win, true));
+    if (p->used_ibl)
+        clear_ibl(c, win);
+    p->used_r = p->used_w = p->used_ibl = false;
+    p->log_r.n = p->log_w.n = 0;
+    p->large_lo = ~(u64)0;
+    p->large_hi = 0;
 }
 
 static void flush_slot(struct bt_vcpu *c, unsigned slot, bool keep_global)
@@ -414,8 +445,8 @@ void bt_tlb_init(struct bt_vcpu *c)
         for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
             struct bt_env *win = bt_window_env(c, cls, slot);
 
-            clear_table(bt_tlb(win, false), NULL);
-            clear_table(bt_tlb(win, true), NULL);
+            clear_table(bt_tlb(win, false));
+            clear_table(bt_tlb(win, true));
             clear_ibl(c, win);
             bt_priv(win)->large_lo = ~(u64)0;
             bt_priv(win)->stack_tag = BT_NO_CELL;
@@ -518,12 +549,17 @@ void bt_tlb_drop_writes(struct bt_vm *bt, const u8 *host_page)
             }
 }
 
-void bt_ibl_clear_all(struct bt_vcpu *c)
+void bt_ibl_clear_class(struct bt_vcpu *c, unsigned cls)
 {
     for (unsigned slot = 0; slot < BT_SLOTS; slot++)
-        for (unsigned cls = 0; cls < BT_NCLASS; cls++)
-            if (bt_priv(bt_window_env(c, cls, slot))->used_ibl)
-                clear_ibl(c, bt_window_env(c, cls, slot));
+        if (bt_priv(bt_window_env(c, cls, slot))->used_ibl)
+            clear_ibl(c, bt_window_env(c, cls, slot));
+}
+
+void bt_ibl_clear_all(struct bt_vcpu *c)
+{
+    for (unsigned cls = 0; cls < BT_NCLASS; cls++)
+        bt_ibl_clear_class(c, cls);
 }
 
 void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global)
@@ -535,6 +571,8 @@ void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global)
 
     bt_ibl(win)[i] = (u64)(uintptr_t)code;
     p->ibl_kind[i] = global ? 2 : 1;
+    if (!global)
+        log_slot(&p->log_ibl, i);
     p->ibl_pages[bloom / 64] |= BIT64(bloom % 64);
     /* An instruction may reach into the next page. */
     if ((va & (PAGE_SIZE - 1)) > PAGE_SIZE - X86_INSN_MAX) {

@@ -462,6 +462,7 @@ static void gen_tail(struct gen *g)
     for (unsigned i = 0; i < BT_NLINKS && !e->overflow; i++) {
         if (!g->b->link[i].jmp)
             continue;
+        g->b->link[i].stub = (u32)(e->p - g->entry);
         emit_patch32(g->entry + g->b->link[i].jmp, e->p);
         emit_mov_imm(e, H_R11, (u64)(uintptr_t)&g->b->link[i]);
         emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_link));
