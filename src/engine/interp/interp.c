@@ -258,7 +258,7 @@ static void fetch_decode(struct interp *in, struct cache_entry *e, u64 lin, u64 
     }
 }
 
-static struct cache_entry *fetch(struct interp *in)
+static inline __attribute__((always_inline)) struct cache_entry *fetch(struct interp *in)
 {
     struct x86_vcpu_state *s = in->s;
     const struct x86_seg *cs = &s->seg[X86_CS];
@@ -304,6 +304,13 @@ static struct cache_entry *fetch(struct interp *in)
     return e;
 }
 
+/* Apart from the setjmp, in whose function no variable may live in a register. */
+static __attribute__((noinline)) enum interp_result step_inner(struct interp *in)
+{
+    struct cache_entry *e = fetch(in);
+    return run(in, &e->insn, e->handler);
+}
+
 enum interp_result interp_step(struct interp *in)
 {
     if (unlikely(in->s->db_pending && in->s->int_shadow != 2))
@@ -311,6 +318,5 @@ enum interp_result interp_step(struct interp *in)
     struct interp *volatile self = in; /* as in interp_exec */
     if (__builtin_setjmp(in->fault_jmp))
         return take_fault(self);
-    struct cache_entry *e = fetch(in);
-    return run(in, &e->insn, e->handler);
+    return step_inner(in);
 }

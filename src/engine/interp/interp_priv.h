@@ -115,7 +115,10 @@ void im_lin_probe_write(struct interp *in, u64 lin, unsigned n, unsigned access)
 /* Seg:off to linear without raising: false when the access of size bytes is outside the segment. */
 bool im_linear_ok(const struct interp *in, unsigned seg, u64 off, u64 size, bool write, u64 *lin);
 /* True when a linear address is canonical under the paging mode in force. */
-bool im_canonical(const struct interp *in, u64 lin);
+static inline bool im_canonical(const struct interp *in, u64 lin)
+{
+    return sign_extend(lin, in->s->cr4 & CR4_LA57 ? 57 : 48) == lin;
+}
 /* The memory at lin, up to 64 bytes over at most two pages, held for a read-modify-write: both
  * pieces are translated for writing, so get and put cannot fault. */
 struct im_rmw {

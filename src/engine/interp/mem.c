@@ -17,12 +17,6 @@ unsigned im_system_access(const struct interp *in)
     return in->s->cr4 & CR4_SMAP ? X86_ACC_SMAP : 0;
 }
 
-bool im_canonical(const struct interp *in, u64 lin)
-{
-    unsigned bits = in->s->cr4 & CR4_LA57 ? 57 : 48;
-    return sign_extend(lin, bits) == lin;
-}
-
 /* --- addresses */
 
 u64 im_ea(const struct interp *in, const struct x86_insn *insn)

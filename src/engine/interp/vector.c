@@ -114,7 +114,9 @@ static void x87_pending(struct interp *in)
         return;
     if (s->cr0 & CR0_NE)
         interp_raise(in, X86_MF);
-    log_warn("x87 exception with CR0.NE clear: IRQ 13 is not wired, dropped");
+    if (!in->ferr_logged)
+        log_warn("x87 exception with CR0.NE clear: IRQ 13 is not wired, dropped");
+    in->ferr_logged = true;
     s->xsave[XS_FSW] &= 0x40;
     s->xsave[XS_FSW + 1] &= 0x7f;
 }
