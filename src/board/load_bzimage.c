@@ -102,6 +102,8 @@ int bzimage_parse(const u8 *buf, u64 n, struct bzimage *z, const char **why)
     z->init_size = z->payload_size;
     if (z->version >= 0x20a) {
         z->pref_address = get_le64(buf + HDR_PREF_ADDRESS);
+        if (z->pref_address < LOAD_ADDRESS)
+            return broken(why, "it wants to be loaded below 1 MiB");
         if (get_le32(buf + HDR_INIT_SIZE) > z->init_size)
             z->init_size = get_le32(buf + HDR_INIT_SIZE);
     }
@@ -111,20 +113,22 @@ int bzimage_parse(const u8 *buf, u64 n, struct bzimage *z, const char **why)
     return 0;
 }
 
-/* Where the kernel goes: where it wants to be, or if it can, where there is room. */
+/* Where the kernel goes: where it wants to be, or if it can, above. Never below: although the
+ * protocol allows it, x86 kernels then move themselves up to the preferred address, and their
+ * memory must be there. */
 static int place_kernel(struct boot *b, const struct bzimage *z, u64 *load)
 {
-    if (z->pref_address >= LOAD_ADDRESS && boot_is_free(b, z->pref_address, z->init_size)) {
+    if (boot_is_free(b, z->pref_address, z->init_size)) {
         *load = z->pref_address;
         return boot_take(b, "the kernel", *load, z->init_size);
     }
-    if (z->relocatable &&
-        boot_place(b, z->init_size, z->alignment, LOAD_ADDRESS, LAYOUT_HIGH_RAM, BOOT_LOWEST, load))
+    if (z->relocatable && boot_place(b, z->init_size, z->alignment, z->pref_address,
+                                     LAYOUT_HIGH_RAM, BOOT_LOWEST, load))
         return 0;
-    return boot_fail(b, "%s: the kernel needs %llu MiB of memory%s, and there are %llu MiB",
-                     b->kernel_name, (unsigned long long)(z->init_size + 0xfffff) >> 20,
-                     z->relocatable ? "" : " at its fixed address",
-                     (unsigned long long)(b->ram >> 20));
+    return boot_fail(
+        b, "%s: the kernel needs memory up to %llu MiB, and there are %llu MiB", b->kernel_name,
+        (unsigned long long)((z->pref_address >> 20) + ((z->init_size + 0xfffff) >> 20)),
+        (unsigned long long)(b->ram >> 20));
 }
 
 static void fill_e820(u8 *bp, const struct e820_map *map)

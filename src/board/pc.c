@@ -35,8 +35,8 @@ static int fail(struct pc *pc, const char *fmt, ...)
 /* Options that exist before what they ask for does: said, not swallowed. */
 static int refuse_unbuilt(struct pc *pc)
 {
-    if (!strcmp(pc->cfg->bt_mode, "lockstep"))
-        return fail(pc, "--bt-mode lockstep is not built in this version");
+    if (!strcmp(pc->cfg->bt_mode, "lockstep") && pc->cfg->cpus > 1)
+        return fail(pc, "--bt-mode lockstep takes one vCPU (-c 1)");
     if (pc->cfg->trace)
         return fail(pc, "--trace %s: engine bt traces nothing in this version", pc->cfg->trace);
     return 0;
