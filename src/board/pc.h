@@ -27,9 +27,6 @@ void pc_quit(struct pc *pc, int status, const char *why);
 /* The process was stopped and goes on: take the terminal again. */
 void pc_continued(struct pc *pc);
 
-/* True when C-c on the terminal is the guest's. */
-bool pc_has_terminal(const struct pc *pc);
-
 void pc_destroy(struct pc *pc);
 
 #endif

@@ -31,7 +31,6 @@ struct config {
     bool verbose;
     bool help;         /* --help was given: nothing else is to be done */
     bool dump_options; /* --dump-options likewise */
-    bool engine_by_env;
 };
 
 enum option_type {

@@ -96,7 +96,8 @@ const struct option_row config_options[] = {
      .choices = "auto|soft|interp|lockstep",
      .value = "auto",
      .help = "How engine bt runs guest code: soft translates, interp interprets every instruction. "
-             "lockstep, which runs both and compares, is not built in this version. auto is soft."},
+             "lockstep does both, compares, and stops at the first difference (-c 1; slow). auto "
+             "is soft."},
     {.name = "trace",
      .type = OPTION_STRING,
      .field = FIELD(trace),

@@ -246,8 +246,6 @@ int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_
         r = set_option(&p, o, o->env, value);
         if (r)
             return r;
-        if (o->field == offsetof(struct config, engine))
-            c->engine_by_env = true;
     }
     return 0;
 }

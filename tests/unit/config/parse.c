@@ -82,7 +82,6 @@ static void config__reads_the_environment_last(void **state)
     setenv("TRIVISOR_ENGINE", "bt", 1);
     assert_int_equal(parse(""), 0);
     assert_string_equal(c.engine, "bt");
-    assert_true(c.engine_by_env);
     assert_int_equal(parse("--engine auto"), 0);
     assert_string_equal(c.engine, "auto");
     setenv("TRIVISOR_ENGINE", "vax", 1);
