@@ -197,7 +197,8 @@ enum interp_result interp_exec(struct interp *in, const struct x86_insn *insn)
 
 static u64 load64(const u8 *p)
 {
-    return *(const volatile u64 *)p;
+    typedef u64 __attribute__((aligned(1))) any64;
+    return *(const volatile any64 *)p;
 }
 
 static void fill_entry(struct cache_entry *e, u64 lin, u8 key)

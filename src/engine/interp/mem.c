@@ -91,17 +91,23 @@ void im_align(struct interp *in, u64 lin, unsigned size)
 
 /* --- pieces: never crossing a page */
 
+/* Guest addresses are aligned as the guest likes. One host access each: what is atomic on the host
+ * is atomic for the guest. */
+typedef u16 __attribute__((aligned(1))) any16;
+typedef u32 __attribute__((aligned(1))) any32;
+typedef u64 __attribute__((aligned(1))) any64;
+
 static u64 load(const void *p, unsigned size)
 {
     switch (size) {
     case 1:
         return *(const volatile u8 *)p;
     case 2:
-        return *(const volatile u16 *)p;
+        return *(const volatile any16 *)p;
     case 4:
-        return *(const volatile u32 *)p;
+        return *(const volatile any32 *)p;
     default:
-        return *(const volatile u64 *)p;
+        return *(const volatile any64 *)p;
     }
 }
 
@@ -112,13 +118,13 @@ static void store(void *p, unsigned size, u64 val)
         *(volatile u8 *)p = (u8)val;
         break;
     case 2:
-        *(volatile u16 *)p = (u16)val;
+        *(volatile any16 *)p = (u16)val;
         break;
     case 4:
-        *(volatile u32 *)p = (u32)val;
+        *(volatile any32 *)p = (u32)val;
         break;
     default:
-        *(volatile u64 *)p = val;
+        *(volatile any64 *)p = val;
         break;
     }
 }
