@@ -96,6 +96,9 @@ static void run_once(struct vcpu *v)
     v->vm->engine->run(v, &exit);
     switch (exit.kind) {
     case ENGINE_EXIT_HLT:
+        /* Neither looking for the wakeup before sleeping nor sleeping until the APIC timer's
+         * deadline (to spare the event loop's wakeup) paid when measured: the one takes the CPU
+         * from who is to wake us, the other programs the host's timer twice as often. */
         host_event_wait(&v->wake, UINT64_MAX);
         break;
     case ENGINE_EXIT_KICKED:

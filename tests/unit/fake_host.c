@@ -61,7 +61,7 @@ void host_thread_join(struct host_thread *t)
 bool host_event_wait(struct host_event *e, u64 timeout_ns)
 {
     if (!e->state && timeout_ns != UINT64_MAX)
-        fake_advance(timeout_ns);
+        fake_advance(timeout_ns ? timeout_ns : 100); /* looking takes time */
     if (!e->state && timeout_ns == UINT64_MAX) {
         assert_non_null(fake_block);
         fake_block();
