@@ -344,7 +344,7 @@ TEST(smc__cross_modifying_with_handshake)
     stage = acks = bad = 0;
     for (unsigned i = 1; i < n; i++)
         smp_run(i, cross_reader, code);
-    for (u32 s = 1; s <= 1000; s++) {
+    for (u32 s = 1; s <= 2000 / n / n; s++) {
         *(volatile u32 *)(code + 1) = s;
         acks = 0;
         stage = s;
@@ -436,7 +436,7 @@ TEST_QEMU_DEVIATES(smc__cross_modifying_with_ipi_sync,
         sync_hits[i] = 0;
         smp_run(i, poke_runner, code);
     }
-    for (u32 round = 1; round <= 100; round++) {
+    for (u32 round = 1; round <= 200 / n && round < 1000; round++) {
         *(volatile u32 *)(code + 1) = round;
         apic_ipi(0, 0xc4000 | 0x50); /* all but self */
         for (unsigned i = 1; i < n; i++)
