@@ -63,8 +63,8 @@ if [ ! -s "$out/vmlinuz" ]; then
     fi
     dpkg-deb -x "$work"/*.deb "$work/root"
     mkdir -p "$out"
-    cp "$work"/root/boot/vmlinuz-* "$out/.vmlinuz"
-    cp "$work"/root/boot/config-* "$out/config"
+    cp "$work/root"/boot/vmlinuz-* "$out/.vmlinuz"
+    cp "$work/root"/boot/config-* "$out/config"
     mv "$out/.vmlinuz" "$out/vmlinuz"
 fi
 echo "$out/vmlinuz"

@@ -270,7 +270,8 @@ static void deliver_once(struct interp *in, const struct event *ev)
 
 /* True when delivered; false with in->fault set and the state as before. The handler of the
  * instruction in progress has its own unwinding point, which comes back afterwards. */
-static __attribute__((noinline)) bool try_deliver(struct interp *in, const struct event *ev)
+static __attribute__((noinline, no_sanitize("address"))) bool try_deliver(struct interp *in,
+                                                                          const struct event *ev)
 {
     void *outer[ARRAY_SIZE(in->fault_jmp)];
     struct interp *volatile self = in; /* clang does not keep `in` for the second return */

@@ -168,8 +168,11 @@ enum interp_result i_mulx(struct interp *in, const struct x86_insn *insn)
  */
 
 #define ADJUST_CASE(text, mod)                                                                     \
-    __asm__(text " %" mod "[b], %" mod "[a]" FLAGS_OUT : [a] "+r"(a), "=a"(ax) : [b] "r"(b) : "c"  \
-                                                                                              "c")
+    __asm__(text " %" mod "[b], %" mod "[a]" FLAGS_OUT                                             \
+            : [a] "+r"(a), "=a"(ax)                                                                \
+            : [b] "r"(b)                                                                           \
+            : "c"                                                                                  \
+              "c")
 
 static u64 add8(u64 a, u64 b, u64 *f)
 {
