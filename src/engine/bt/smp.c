@@ -11,7 +11,9 @@ void bt_kick(struct bt_vcpu *c)
 {
     if (__atomic_exchange_n(&c->env->pending, 1, __ATOMIC_SEQ_CST))
         return;
-    if (__atomic_load_n(&c->running, __ATOMIC_SEQ_CST))
+    /* Outside it is enough: on the way in everybody looks at `pending` after setting in_guest.
+     * That is the case of every vCPU that interrupts itself from a device's register. */
+    if (__atomic_load_n(&c->in_guest, __ATOMIC_SEQ_CST))
         host_kick(c->thread);
 }
 
