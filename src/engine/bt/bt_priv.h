@@ -145,6 +145,7 @@ struct bt_map {
     u16 park[3]; /* flags are parked in rax, rax in r8, from here for BT_PARK_LEN bytes; 0: not */
     u16 goff;    /* offset of the guest instruction from block->va */
     u8 park_mem; /* parked rax is in env->park, not in r8 */
+    u8 len;      /* of the guest instruction; 0: the way out after the last one */
     u8 shadow;   /* in the interrupt shadow of the STI before it */
     u8 kind;     /* enum bt_map_kind */
 };
@@ -183,6 +184,7 @@ struct bt_block {
     u32 via_ibl;   /* offset from entry of a jump through the branch-target table, for len2 */
     u16 guest_len; /* bytes of guest code in the first page */
     u16 nmap;
+    u16 ninsns;    /* guest instructions */
     u8 *entry;     /* executable view: the body */
     u8 *ibl_entry; /* executable view: checks r11 == va first */
     u32 hot_size;  /* bytes of the body from entry; cold code follows */
@@ -230,6 +232,7 @@ struct bt_page {
     X(interrupts, "interrupts delivered")                                                          \
     X(cr3_writes, "address-space switches")                                                        \
     X(window_flushes, "soft TLB flushes")                                                          \
+    X(lockstep_blocks, "blocks compared in lockstep mode")                                         \
     X(exclusives, "times all vCPUs were stopped")
 
 struct bt_stats {
@@ -301,12 +304,13 @@ struct bt_vcpu {
         u32 len;
     } code_write[BT_CODE_WRITES];
     unsigned ncode_writes;
-    bool nogroup;            /* the next block looked up is one without stack groups */
-    unsigned excl_depth;     /* this vCPU has stopped the others */
-    u8 result;               /* enum interp_result of the last call of the interpreter */
-    u8 slot;                 /* current address-space slot */
-    u32 mode;                /* BT_MODE_* */
-    u32 ibl_mode[BT_NCLASS]; /* mode of the blocks in each class's branch-target tables */
+    struct bt_lockstep *lockstep; /* NULL: not in lockstep mode */
+    bool nogroup;                 /* the next block looked up is one without stack groups */
+    unsigned excl_depth;          /* this vCPU has stopped the others */
+    u8 result;                    /* enum interp_result of the last call of the interpreter */
+    u8 slot;                      /* current address-space slot */
+    u32 mode;                     /* BT_MODE_* */
+    u32 ibl_mode[BT_NCLASS];      /* mode of the blocks in each class's branch-target tables */
     struct {
         u16 pcid;
         bool valid;
@@ -438,6 +442,9 @@ static inline void bt_flags_out(struct bt_env *env)
     u64 f = env->s.rflags;
 
     env->lahf = (u16)((f & (RFLAGS_ARITH & 0xff)) << 8 | 0x200 | (f >> 11 & 1));
+    /* RF ends with the next instruction; where it matters, that one is interpreted. */
+    if (!(env->s.dr7 & DR7_ENABLED))
+        f &= ~RFLAGS_RF;
     env->s.rflags = f & ~RFLAGS_ARITH;
 }
 
@@ -462,6 +469,17 @@ u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site, u64 ret);
 bool bt_signal(void *opaque, struct host_signal *sig);
 /* Guest address of instruction `index` of the block that holds host address `ret`. */
 u64 bt_guest_rip(struct bt_vcpu *c, u64 ret, unsigned index);
+
+/* --- lockstep.c --- */
+struct bt_lockstep *bt_lockstep_create(u64 xcr0);
+/* Runs the block at s.rip both ways. After it, with exit_reason BT_EXIT_STEP (or IBL at a
+ * non-canonical address), the instruction at s.rip is still to be interpreted. false: they differ,
+ * the difference has been logged. */
+bool bt_lockstep_run(struct bt_vcpu *c, const struct bt_block *b);
+/* The interpreter is about to write, or to access MMIO (true: not now). */
+void bt_lockstep_write(struct bt_lockstep *l, u8 *host, unsigned len);
+bool bt_lockstep_mmio(struct bt_lockstep *l);
+void bt_host_cpuid(u32 leaf, u32 subleaf, u32 r[4]);
 
 /* --- smp.c --- */
 void bt_enter_guest(struct bt_vcpu *c); /* may wait for a stop-the-world to end */

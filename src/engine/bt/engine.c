@@ -19,6 +19,8 @@ static u64 op_mmio_read(void *opaque, u64 gpa, unsigned len)
     struct bt_vcpu *c = opaque;
     u64 v;
 
+    if (c->lockstep && bt_lockstep_mmio(c->lockstep))
+        return 0;
     out(c);
     v = vcpu_mmio_read(c->v, gpa, len);
     bt_enter_guest(c);
@@ -29,6 +31,8 @@ static void op_mmio_write(void *opaque, u64 gpa, unsigned len, u64 val)
 {
     struct bt_vcpu *c = opaque;
 
+    if (c->lockstep && bt_lockstep_mmio(c->lockstep))
+        return;
     out(c);
     vcpu_mmio_write(c->v, gpa, len, val);
     bt_enter_guest(c);
@@ -198,7 +202,7 @@ static void set_text(char *dst, size_t size, const char *text)
     dst[n] = 0;
 }
 
-static void host_cpuid(u32 leaf, u32 subleaf, u32 r[4])
+void bt_host_cpuid(u32 leaf, u32 subleaf, u32 r[4])
 {
     __asm__ volatile("cpuid"
                      : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
@@ -210,17 +214,17 @@ static void bt_probe(struct engine_probe *p)
     u32 r[4];
 
     memset(p, 0, sizeof(*p));
-    host_cpuid(0, 0, r);
+    bt_host_cpuid(0, 0, r);
     if (r[0] < 13) {
         set_text(p->why, sizeof(p->why), "the host CPU has no XSAVE");
         return;
     }
-    host_cpuid(1, 0, r);
+    bt_host_cpuid(1, 0, r);
     if (!(r[2] & BIT32(27))) {
         set_text(p->why, sizeof(p->why), "the host CPU or kernel has no XSAVE");
         return;
     }
-    host_cpuid(7, 0, r);
+    bt_host_cpuid(7, 0, r);
     if (!(r[1] & BIT32(8))) {
         set_text(p->why, sizeof(p->why),
                  "the host CPU has no BMI2 (PEXT), which translated branches use");
@@ -255,6 +259,8 @@ static int bt_vm_create(struct vm *vm, const struct engine_options *opt)
     host_mutex_init(&bt->excl_lock);
     if (opt && opt->bt_mode && text_is(opt->bt_mode, "interp"))
         bt->interp_only = true;
+    if (opt && opt->bt_mode && text_is(opt->bt_mode, "lockstep"))
+        bt->lockstep = true;
     err = bt_cache_init(bt);
     if (err) {
         bt_cache_destroy(bt);
@@ -298,6 +304,8 @@ static void bt_vcpu_destroy(struct vcpu *v)
         host_code_free(&c->native);
     if (c->interp_cache)
         host_free(c->interp_cache);
+    if (c->lockstep)
+        host_free(c->lockstep);
     host_free(c);
     v->engine_vcpu = NULL;
 }
@@ -309,12 +317,20 @@ static int bt_vcpu_create(struct vcpu *v)
 
     if (!c)
         return -ENOMEM_;
+    if (bt->lockstep && bt->nvcpus) {
+        log_error("engine bt: lockstep mode takes one vCPU");
+        host_free(c);
+        return -EINVAL_;
+    }
     v->engine_vcpu = c;
     c->v = v;
     c->bt = bt;
     c->windows = host_windows_alloc(BT_NCLASS * BT_SLOTS, BT_WINDOW_STRIDE, BT_PRE, BT_ENV_SIZE);
     c->interp_cache = host_zalloc(interp_cache_size());
-    if (!c->windows || !c->interp_cache || host_code_alloc(&c->native, PAGE_SIZE)) {
+    if (bt->lockstep)
+        c->lockstep = bt_lockstep_create(v->vm->cpu_model.xcr0_valid);
+    if (!c->windows || !c->interp_cache || (bt->lockstep && !c->lockstep) ||
+        host_code_alloc(&c->native, PAGE_SIZE)) {
         bt_vcpu_destroy(v);
         return -ENOMEM_;
     }

@@ -138,7 +138,8 @@ void gen_get(struct gen *g, unsigned dst, unsigned reg);
 
 /* --- gen_flow.c
  * --------------------------------------------------------------------------------------------- */
-/* Stack operations and branches; false: not one of them, or a form for the interpreter. */
+/* Is it a stack operation or branch done here? */
+bool gen_flow_handles(const struct x86_insn *in);
 bool gen_flow(struct gen *g);
 /* Ends the block with a jump to a guest address known now; n: which of the block's links. */
 void gen_goto(struct gen *g, unsigned n, u64 target);

@@ -6,6 +6,7 @@
  * other branch puts its target into r11 and goes through the window's branch-target table; the
  * target block checks r11 itself, so a stale or colliding entry only costs a look-up.
  */
+#include <Zydis/MetaInfo.h>
 #include <Zydis/SharedTypes.h>
 
 #include "engine/bt/gen.h"
@@ -320,10 +321,29 @@ static bool gen_jcc(struct gen *g)
     return true;
 }
 
+bool gen_flow_handles(const struct x86_insn *in)
+{
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        return in->opsize == 8 && in->op[0].kind != X86_OP_SEG;
+    case ZYDIS_MNEMONIC_POP:
+        return in->opsize == 8 && in->op[0].kind == X86_OP_GPR;
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_RET:
+        return in->opsize == 8 && !gen_is_far(in);
+    case ZYDIS_MNEMONIC_LEAVE:
+        return in->opsize == 8;
+    case ZYDIS_MNEMONIC_JRCXZ:
+        return true;
+    default:
+        return in->category == ZYDIS_CATEGORY_COND_BR && in->opsize == 8 &&
+               (in->opcode & 0xf0) == (in->opcode_map ? 0x80 : 0x70);
+    }
+}
+
 bool gen_flow(struct gen *g)
 {
-    if (gen_is_far(g->insn))
-        return false;
     switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
         return gen_push(g);
@@ -337,25 +357,7 @@ bool gen_flow(struct gen *g)
         return gen_call(g);
     case ZYDIS_MNEMONIC_JMP:
         return gen_jmp(g);
-    case ZYDIS_MNEMONIC_JB:
-    case ZYDIS_MNEMONIC_JBE:
-    case ZYDIS_MNEMONIC_JL:
-    case ZYDIS_MNEMONIC_JLE:
-    case ZYDIS_MNEMONIC_JNB:
-    case ZYDIS_MNEMONIC_JNBE:
-    case ZYDIS_MNEMONIC_JNL:
-    case ZYDIS_MNEMONIC_JNLE:
-    case ZYDIS_MNEMONIC_JNO:
-    case ZYDIS_MNEMONIC_JNP:
-    case ZYDIS_MNEMONIC_JNS:
-    case ZYDIS_MNEMONIC_JNZ:
-    case ZYDIS_MNEMONIC_JO:
-    case ZYDIS_MNEMONIC_JP:
-    case ZYDIS_MNEMONIC_JS:
-    case ZYDIS_MNEMONIC_JZ:
-    case ZYDIS_MNEMONIC_JRCXZ:
-        return gen_jcc(g);
     default:
-        return false;
+        return gen_jcc(g);
     }
 }

@@ -50,7 +50,7 @@ u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 unused)
     env->s.rip = target;
     env->exit_arg = branch_pc;
     c->stats.ibl_misses++;
-    if (!bt_fetch(c, target, &gpa, &host))
+    if (c->lockstep || !bt_fetch(c, target, &gpa, &host))
         return leave(c, BT_EXIT_IBL);
     b = bt_cache_lookup(c, target, gpa, c->mode);
     if (!b)

@@ -291,12 +291,32 @@ static bool undo_branch(struct bt_vcpu *c, u64 pc)
     return true;
 }
 
+/* What the run loop does after such exits, for one block. */
+static void after_lockstep(struct bt_vcpu *c)
+{
+    if (c->env->exit_reason == BT_EXIT_STEP ||
+        (!bt_canonical(c, c->env->s.rip) && undo_branch(c, c->env->exit_arg)))
+        step(c);
+}
+
 static void run_code(struct bt_vcpu *c)
 {
     struct bt_env *env = c->env;
     struct bt_block *b = bt_find_block(c);
     u64 epoch;
 
+    if (b && c->lockstep) {
+        if (!bt_lockstep_run(c, b)) {
+            static const char why[] =
+                "lockstep: translated code and interpreter differ (see above)";
+
+            memcpy(c->interp.why, why, sizeof(why));
+            c->result = INTERP_UNSUPPORTED;
+        } else if (c->env->exit_reason == BT_EXIT_STEP || c->env->exit_reason == BT_EXIT_IBL) {
+            after_lockstep(c);
+        }
+        return;
+    }
     while (b) {
         struct bt_link *link = NULL;
 

@@ -344,6 +344,8 @@ int bt_translate(void *opaque, u64 gva, unsigned len, unsigned access, struct in
             host = slot->host + (w.gpa - slot->gpa);
         }
     }
+    if (c->lockstep && write)
+        bt_lockstep_write(c->lockstep, host, len);
     ref->host = host;
     return 0;
 page_fault:

@@ -108,6 +108,8 @@ static bool uses_fpu(const struct x86_insn *in, bool *wide)
 static bool needs_interp(const struct x86_insn *in)
 {
     switch (in->category) {
+    case ZYDIS_CATEGORY_PUSH:
+    case ZYDIS_CATEGORY_POP:
     case ZYDIS_CATEGORY_SYSTEM:
     case ZYDIS_CATEGORY_SYSCALL:
     case ZYDIS_CATEGORY_SYSRET:
@@ -265,11 +267,10 @@ static u8 classify(const struct x86_insn *in, u32 mode)
         return in->prefixes & X86_PFX_LOCK ? KIND_SITE : KIND_SKIP;
     if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
         return in->opsize >= 4 && in->addrsize >= 4 ? KIND_LEA : KIND_SITE;
-    if (in->category == ZYDIS_CATEGORY_PUSH || in->category == ZYDIS_CATEGORY_POP ||
-        in->mnemonic == ZYDIS_MNEMONIC_LEAVE || in->category == ZYDIS_CATEGORY_CALL ||
-        in->category == ZYDIS_CATEGORY_RET || in->category == ZYDIS_CATEGORY_COND_BR ||
-        in->category == ZYDIS_CATEGORY_UNCOND_BR)
+    if (gen_flow_handles(in))
         return KIND_FLOW;
+    if (is_branch(in))
+        return KIND_SITE;
     if (needs_interp(in))
         return KIND_SITE;
     if (uses_fpu(in, &wide)) {
@@ -346,6 +347,12 @@ static u64 flags_live_out(const struct item *last, u64 end_va, u64 page_va, cons
     return live;
 }
 
+/* Can it be run twice with the same result, and be undone? */
+static bool repeatable(const struct item *it)
+{
+    return it->kind != KIND_SITE && it->kind != KIND_STRING && it->kind != KIND_SYS;
+}
+
 /* The block of an instruction that crosses the page's end: itself. false: it does not, or cannot be
  * read. */
 static bool decode_straddle(struct bt_vcpu *c, struct item *it, u64 lin, const u8 *host, u32 mode,
@@ -371,7 +378,7 @@ static bool decode_straddle(struct bt_vcpu *c, struct item *it, u64 lin, const u
 }
 
 /* Decodes up to a branch, the page's end or the limit. Returns how many. */
-static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode)
+static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode, bool lockstep)
 {
     u64 page_va = lin & PAGE_MASK;
     unsigned bits = mode & BT_MODE_64 ? 64 : 32;
@@ -389,6 +396,8 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
         it->va = lin;
         it->in_group = it->grouped = it->check = false;
         it->kind = classify(&it->insn, mode);
+        if (lockstep && !repeatable(it))
+            break;
         it->last = is_branch(&it->insn);
         lin += it->insn.length;
         n++;
@@ -397,7 +406,8 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
     }
     if (!n)
         return 0;
-    live = flags_live_out(&items[n - 1], lin, page_va, page, bits);
+    /* Compared in lockstep mode, flags must be right at the end. */
+    live = lockstep ? RFLAGS_ARITH : flags_live_out(&items[n - 1], lin, page_va, page, bits);
     for (unsigned i = n; i-- > 0;) {
         live = (live & ~kills(&items[i].insn)) | reads(&items[i]);
         items[i].keep_flags = live != 0;
@@ -504,6 +514,7 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         *g->map = (struct bt_map){.start = gen_off(g),
                                   .commit = 0xffff,
                                   .goff = (u16)(it->va - b->va),
+                                  .len = it->insn.length,
                                   .shadow = g->shadow_next,
                                   .kind = BT_MAP_PLAIN};
         g->shadow_next = false;
@@ -527,6 +538,7 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         i++;
     }
     b->nmap = (u16)i;
+    b->ninsns = (u16)(i - (b->map[i - 1].len ? 0 : 1));
     b->hot_size = gen_off(g);
     gen_tail(g);
     b->size = (u32)(g->e.p - start);
@@ -562,9 +574,9 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     unsigned n;
 
     *full = false;
-    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode);
+    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode, bt->lockstep);
     if (!n) {
-        if (!decode_straddle(c, items, lin, host, mode, &gpa2))
+        if (bt->lockstep || !decode_straddle(c, items, lin, host, mode, &gpa2))
             return NULL;
         n = 1;
     }
