@@ -304,6 +304,7 @@ struct bt_vcpu {
         u32 len;
     } code_write[BT_CODE_WRITES];
     unsigned ncode_writes;
+    bool remapped; /* translations were forgotten: the next instruction may come from elsewhere */
     struct bt_lockstep *lockstep; /* NULL: not in lockstep mode */
     bool nogroup;                 /* the next block looked up is one without stack groups */
     unsigned excl_depth;          /* this vCPU has stopped the others */

@@ -70,6 +70,7 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     c->stats.interp_sites++;
     bt_flags_in(env);
     env->s.rip = site.va;
+    c->remapped = false;
     c->result = (u8)interp_exec(&c->interp, &site.insn);
     bt_code_written(c);
     bt_flags_out(env);
@@ -83,7 +84,8 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
         return leave(c, BT_EXIT_RESUME);
     if (!env->fpu_live)
         bt_fpu_load(c);
-    if (env->s.rip == site.va + site.insn.length && c->mode == mode && env->window == window)
+    if (!c->remapped && env->s.rip == site.va + site.insn.length && c->mode == mode &&
+        env->window == window)
         return ret;
     return go_on(c);
 }

@@ -202,8 +202,7 @@ bool bt_lockstep_run(struct bt_vcpu *c, const struct bt_block *b)
     else if (reason == BT_EXIT_STEP || (reason == BT_EXIT_IBL && !bt_canonical(c, env->s.rip)))
         return true; /* the interpreter itself does the next instruction */
     bt_fpu_save(c);
-    if (l->hopeless ||
-        ((reason == BT_EXIT_KICK || reason == BT_EXIT_RESUME) && env->s.rip != l->wanted.rip))
+    if (l->hopeless || reason == BT_EXIT_KICK || reason == BT_EXIT_RESUME)
         return true; /* interrupted half-way: nothing to compare with */
     c->stats.lockstep_blocks++;
     if (equal(c))

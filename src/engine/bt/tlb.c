@@ -460,6 +460,7 @@ void bt_flush(void *opaque, enum interp_flush what, u16 pcid)
 {
     struct bt_vcpu *c = opaque;
 
+    c->remapped = true;
     for (unsigned slot = 0; slot < BT_SLOTS; slot++)
         if (what != INTERP_FLUSH_PCID ||
             (c->slot_tag[slot].valid && c->slot_tag[slot].pcid == pcid))
@@ -474,6 +475,7 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
     unsigned ii = (gva >> PAGE_SHIFT) & (BT_ITLB_SIZE - 1);
     unsigned bloom = BT_IBL_PAGE(gva);
 
+    c->remapped = true;
     (void)pcid; /* forgetting the page in every address space is allowed (SDM 3A 4.10.4.1) */
     for (unsigned slot = 0; slot < BT_SLOTS; slot++)
         for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
@@ -509,6 +511,7 @@ void bt_cr3_written(void *opaque, u64 old, bool noflush)
     unsigned victim = 0;
 
     (void)old;
+    c->remapped = true;
     c->stats.cr3_writes++;
     for (unsigned i = 0; i < BT_SLOTS; i++)
         if (c->slot_tag[i].valid && c->slot_tag[i].pcid == pcid) {
