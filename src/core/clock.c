@@ -14,6 +14,8 @@ static void place(struct vm *vm, unsigned i, struct vtimer *t)
 {
     vm->timer_heap[i] = t;
     t->heap_index = i;
+    if (i == 0)
+        __atomic_store_n(&vm->next_timer, t->deadline, __ATOMIC_RELAXED);
 }
 
 static void sift_up(struct vm *vm, unsigned i, struct vtimer *t)
@@ -47,6 +49,8 @@ static void heap_remove(struct vm *vm, struct vtimer *t)
     struct vtimer *last = vm->timer_heap[--vm->ntimers];
 
     t->armed = false;
+    if (!vm->ntimers)
+        __atomic_store_n(&vm->next_timer, UINT64_MAX, __ATOMIC_RELAXED);
     if (last == t)
         return;
     if (i && vm->timer_heap[(i - 1) / 2]->deadline > last->deadline)

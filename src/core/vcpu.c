@@ -86,7 +86,20 @@ static void do_sipi(struct vcpu *v)
         fail(v, "SIPI: the engine refuses the state after SIPI");
         return;
     }
+    /* What came while it waited was blocked (SDM 3A 9.4.3), not held back. */
+    __atomic_fetch_and(&v->events, ~VCPU_EV_NMI, __ATOMIC_SEQ_CST);
     v->wait_sipi = false;
+}
+
+/* A timer that is due may be what the halted guest waits for: no need to wait for the event loop to
+ * fire it. */
+static void run_due_timers(struct vm *vm)
+{
+    if (__atomic_load_n(&vm->next_timer, __ATOMIC_RELAXED) > vm_clock_ns(vm))
+        return;
+    vm_lock(vm);
+    vm_timers_run(vm);
+    vm_unlock(vm);
 }
 
 static void run_once(struct vcpu *v)
@@ -96,6 +109,7 @@ static void run_once(struct vcpu *v)
     v->vm->engine->run(v, &exit);
     switch (exit.kind) {
     case ENGINE_EXIT_HLT:
+        run_due_timers(v->vm);
         /* Neither looking for the wakeup before sleeping nor sleeping until the APIC timer's
          * deadline (to spare the event loop's wakeup) paid when measured: the one takes the CPU
          * from who is to wake us, the other programs the host's timer twice as often. */

@@ -18,7 +18,7 @@ void vm_init(struct vm *vm, const struct engine_ops *engine)
     host_mutex_init(&vm->lock);
     vm->engine = engine;
     vm->clock_base = host_monotonic_ns();
-    vm->host_deadline = UINT64_MAX;
+    vm->host_deadline = vm->next_timer = UINT64_MAX;
     vm->read_tsc = host_tsc;
 }
 

@@ -103,6 +103,7 @@ struct vm {
     unsigned nmsr_ranges;
     bool strict_io, strict_msr;
     u32 stop_claimed;      /* atomic: somebody is filling in the reason */
+    u64 next_timer;        /* atomic: clock ns of the first timer, or UINT64_MAX */
     u64 host_deadline;     /* clock ns the host's timer is armed for; VM lock */
     u64 (*read_tsc)(void); /* the host's TSC; tests put theirs here */
 };

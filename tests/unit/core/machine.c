@@ -199,8 +199,10 @@ static void timer__fire_in_order(void **state)
     vtimer_set(&t[6], 5000); /* later */
     vtimer_set(&t[39], 2500);
     vtimer_cancel(&t[3]); /* twice is harmless */
+    assert_int_equal(m->vm.next_timer, vm_timers_next(&m->vm));
     fake_advance(4000);
     assert_int_equal(nfired, 38);
+    assert_int_equal(m->vm.next_timer, vm_timers_next(&m->vm));
     for (unsigned i = 1; i < nfired; i++)
         assert_true(fired_at[i] >= fired_at[i - 1]);
     assert_int_equal(fired_at[0], start + 10);
@@ -209,6 +211,7 @@ static void timer__fire_in_order(void **state)
     fake_advance(1000);
     assert_int_equal(fired_at[38], start + 5000);
     assert_int_equal(vm_timers_next(&m->vm), UINT64_MAX);
+    assert_int_equal(m->vm.next_timer, UINT64_MAX);
     machine_free(m);
 }
 
