@@ -176,34 +176,6 @@ static void drop_ping(void)
     unpin();
 }
 
-static int setup_yield(void)
-{
-    pin();
-    peer = fork();
-    if (peer < 0)
-        bench_die("fork");
-    if (peer == 0)
-        for (;;)
-            sched_yield();
-    return 0;
-}
-
-static uint64_t run_yield(uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++)
-        sched_yield();
-    return 0;
-}
-
-static void drop_yield(void)
-{
-    int status;
-
-    kill(peer, SIGKILL);
-    waitpid(peer, &status, 0);
-    unpin();
-}
-
 /* Two threads hand a word back and forth through futexes. */
 static uint32_t turn;
 static pthread_t partner;
@@ -355,7 +327,6 @@ const struct bench bench_kernel[] = {
     {"mmap", "kernel", run_mmap, NULL, NULL},
     {"pipe", "kernel", run_pipe, setup_pipe, drop_pipe},
     {"ping", "kernel", run_ping, setup_ping, drop_ping},
-    {"yield", "kernel", run_yield, setup_yield, drop_yield},
     {"futex", "kernel", run_futex, setup_futex, drop_futex},
     {"zero-1m", "kernel", run_zero, setup_zero, drop_zero},
     {"create", "kernel", run_create, NULL, NULL},

@@ -124,6 +124,10 @@ int main(void)
     sigset_t waited;
     pid_t shell;
 
+    if (getpid() != 1) {
+        say("init: only for a guest's process 1\n");
+        return 1;
+    }
     say("trivisor-guest: init\n");
     setvbuf(stdout, NULL, _IOLBF, 0);
     mount_one("devtmpfs", "/dev");
