@@ -6,6 +6,7 @@ layers    the include rule (tools/layers.py)
 spdx      the licence line in the first lines of every source file
 length    no source file over 1000 lines (aim: 800)
 paths     no path of somebody's machine in the tree
+docs      files named in README.md and docs/ exist
 man       mandoc finds nothing wrong with the manual page, when it has been built
 """
 import os
@@ -44,6 +45,10 @@ def main():
         for n, line in enumerate(lines, 1):
             if re.search(r'(^|[\s"\'=:(])/(work|home|root)/[a-z]+', line) and name != 'tools/lint.py':
                 breaches.append(f'{name}:{n}: a path of one machine: {line.strip()[:80]}')
+        if name.endswith('.md'):
+            for ref in re.findall(r'`((?:src|app|tests|tools|guests|bench|docs|include)/[\w./-]+)`', text):
+                if not os.path.exists(os.path.join(ROOT, ref)):
+                    breaches.append(f'{name}: names {ref}, which is not there')
     for line in breaches:
         print(line)
     bad = bool(breaches)
