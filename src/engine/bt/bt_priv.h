@@ -130,13 +130,17 @@ _Static_assert(sizeof(struct bt_env) <= BT_ENV_SIZE, "env fits its pages");
 /* --- blocks --- */
 
 /* Mode bits in a block's key. */
-#define BT_MODE_64 1u      /* 64-bit code; clear: flat 32-bit code */
-#define BT_MODE_FPU 2u     /* x87 and SSE may execute (CR0.EM, TS, CR4.OSFXSR) */
-#define BT_MODE_AVX 4u     /* all vector state enabled in XCR0 */
-#define BT_MODE_CPL0 16u   /* CPL 0 */
-#define BT_MODE_RDTSC 32u  /* RDTSC may execute (CR4.TSD, CPL) */
-#define BT_MODE_SMAP 64u   /* CR4.SMAP: AC chooses the window */
-#define BT_MODE_NOGROUP 8u /* without grouped stack checks */
+#define BT_MODE_64 1u   /* 64-bit code */
+#define BT_MODE_FPU 2u  /* x87 and SSE may execute (CR0.EM, TS, CR4.OSFXSR) */
+#define BT_MODE_AVX 4u  /* all vector state enabled in XCR0 */
+#define BT_MODE_32 128u /* flat 32-bit code: CS, SS, DS, ES with base 0 and limit 4 GiB */
+#define BT_MODE_FS 256u /* FS and GS usable without a limit check, in 32-bit code */
+#define BT_MODE_GS 512u
+#define BT_MODE_CODE (BT_MODE_64 | BT_MODE_32) /* neither: interpreted */
+#define BT_MODE_CPL0 16u                       /* CPL 0 */
+#define BT_MODE_RDTSC 32u                      /* RDTSC may execute (CR4.TSD, CPL) */
+#define BT_MODE_SMAP 64u                       /* CR4.SMAP: AC chooses the window */
+#define BT_MODE_NOGROUP 8u                     /* without grouped stack checks */
 
 /* One guest instruction in a block: how to get from a host address back to a guest boundary. */
 struct bt_map {
@@ -447,6 +451,13 @@ static inline void bt_flags_out(struct bt_env *env)
     if (!(env->s.dr7 & DR7_ENABLED))
         f &= ~RFLAGS_RF;
     env->s.rflags = f & ~RFLAGS_ARITH;
+}
+
+/* 32-bit code counts on a clear upper half of RSP. */
+static inline void bt_clip_rsp(struct bt_vcpu *c)
+{
+    if (!(c->mode & BT_MODE_64))
+        c->env->s.gpr[X86_RSP] = (u32)c->env->s.gpr[X86_RSP];
 }
 
 /* --- run.c --- */

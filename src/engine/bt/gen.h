@@ -68,6 +68,7 @@ struct gen {
     u64 va;                  /* of insn */
     u64 next;                /* of the instruction after */
     unsigned index;          /* of insn in the block */
+    unsigned word;           /* bytes of a stack slot: 8, or 4 in flat 32-bit code */
     bool keep_flags;         /* the flags before insn are still needed */
     const struct item *item; /* insn's */
     bool ended;              /* insn has ended the block */
@@ -120,7 +121,7 @@ void gen_ea(struct gen *g, unsigned dst, bool with_segment);
 void gen_probe(struct gen *g, unsigned size, bool write);
 /* The check of the stack group that begins at g->item; r8 = addend. */
 void gen_stack_check(struct gen *g);
-/* op(W) reg, [r9 + r8 + disp] for a 64-bit move with a one-byte opcode. */
+/* op reg, [r9 + r8 + disp] for a move of the stack's width with a one-byte opcode. */
 void gen_stack_op(struct gen *g, unsigned opcode, unsigned reg, s32 disp);
 void gen_cold_paths(struct gen *g);
 

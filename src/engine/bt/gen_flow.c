@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stack operations and branches of 64-bit code.
+ * Stack operations and branches, of 64-bit and of flat 32-bit code (whose RSP has a clear upper
+ * half).
  *
  * A direct branch within the page is a jump patched to its target once that is translated. Every
  * other branch puts its target into r11 and goes through the window's branch-target table; the
@@ -16,7 +17,7 @@
 /* Guest RSP += d, leaving flags alone. */
 static void add_rsp(struct gen *g, s32 d)
 {
-    emit_lea(&g->e, H_R9, H_R9, d);
+    emit_op_mem(&g->e, g->word == 8, 0x8d, H_R9, H_R9, d);
 }
 
 /* Target in r11. */
@@ -79,8 +80,8 @@ static void probe_push(struct gen *g)
 {
     if (g->item->grouped)
         return;
-    emit_lea(&g->e, H_R10, H_R9, -8);
-    gen_probe(g, 8, true);
+    emit_op_mem(&g->e, g->word == 8, 0x8d, H_R10, H_R9, -(s32)g->word);
+    gen_probe(g, g->word, true);
 }
 
 static void probe_pop(struct gen *g)
@@ -88,7 +89,7 @@ static void probe_pop(struct gen *g)
     if (g->item->grouped)
         return;
     emit_mov(&g->e, H_R10, H_R9);
-    gen_probe(g, 8, false);
+    gen_probe(g, g->word, false);
 }
 
 /* Moves between a host register and the new top of stack (push) or the old one (pop), after the
@@ -96,9 +97,15 @@ static void probe_pop(struct gen *g)
 static void store_top(struct gen *g, unsigned reg)
 {
     if (g->item->grouped)
-        gen_stack_op(g, 0x89, reg, -8);
+        gen_stack_op(g, 0x89, reg, -(s32)g->word);
     else
-        emit_op_mem(&g->e, true, 0x89, reg, H_R10, 0);
+        emit_op_mem(&g->e, g->word == 8, 0x89, reg, H_R10, 0);
+}
+
+/* mov reg, [r10] of the stack's width. */
+static void load_word(struct gen *g, unsigned reg)
+{
+    emit_op_mem(&g->e, g->word == 8, 0x8b, reg, H_R10, 0);
 }
 
 static void load_top(struct gen *g, unsigned reg)
@@ -106,17 +113,17 @@ static void load_top(struct gen *g, unsigned reg)
     if (g->item->grouped)
         gen_stack_op(g, 0x8b, reg, 0);
     else
-        emit_load(&g->e, reg, H_R10, 0);
+        load_word(g, reg);
 }
 
-/* mov qword [r10], imm */
+/* mov word [r10], imm */
 static void store_top_imm(struct gen *g, u64 imm)
 {
-    if ((u64)(s64)(s32)imm == imm) {
+    if (g->word == 4 || (u64)(s64)(s32)imm == imm) {
         if (g->item->grouped)
-            gen_stack_op(g, 0xc7, 0, -8);
+            gen_stack_op(g, 0xc7, 0, -(s32)g->word);
         else
-            EMIT(&g->e, 0x49, 0xc7, 0x02);
+            emit_op_mem(&g->e, g->word == 8, 0xc7, 0, H_R10, 0);
         emit32(&g->e, (u32)imm);
     } else {
         emit_mov_imm(&g->e, H_R11, imm);
@@ -129,8 +136,6 @@ static bool gen_push(struct gen *g)
     const struct x86_insn *in = g->insn;
     const struct x86_op *op = &in->op[0];
 
-    if (in->opsize != 8)
-        return false;
     switch (op->kind) {
     case X86_OP_GPR:
         probe_push(g);
@@ -147,8 +152,8 @@ static bool gen_push(struct gen *g)
         break;
     case X86_OP_MEM:
         gen_ea(g, H_R10, true);
-        gen_probe(g, 8, false);
-        EMIT(&g->e, 0x4d, 0x8b, 0x12); /* mov r10, [r10] */
+        gen_probe(g, g->word, false);
+        load_word(g, H_R10);
         emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
         probe_push(g);
         emit_load(&g->e, H_R11, H_RSP, OFF_TMP);
@@ -158,7 +163,7 @@ static bool gen_push(struct gen *g)
         return false;
     }
     gen_commit(g);
-    add_rsp(g, -8);
+    add_rsp(g, -(s32)g->word);
     return true;
 }
 
@@ -167,8 +172,6 @@ static bool gen_pop(struct gen *g)
     const struct x86_insn *in = g->insn;
     const struct x86_op *op = &in->op[0];
 
-    if (in->opsize != 8 || op->kind != X86_OP_GPR)
-        return false;
     probe_pop(g);
     if (op->reg == X86_RSP) {
         load_top(g, H_R9);
@@ -182,7 +185,7 @@ static bool gen_pop(struct gen *g)
         gen_commit(g);
         load_top(g, gen_host(op->reg));
     }
-    add_rsp(g, 8);
+    add_rsp(g, (s32)g->word);
     return true;
 }
 
@@ -190,13 +193,11 @@ static bool gen_pop(struct gen *g)
  * use. */
 static bool gen_leave(struct gen *g)
 {
-    if (g->insn->opsize != 8)
-        return false;
-    emit_mov(&g->e, H_R10, H_RBP);
-    gen_probe(g, 8, false);
-    emit_load(&g->e, H_R11, H_R10, 0);
+    emit_op_mem(&g->e, g->word == 8, 0x8d, H_R10, H_RBP, 0);
+    gen_probe(g, g->word, false);
+    load_word(g, H_R11);
     gen_commit(g);
-    emit_lea(&g->e, H_R9, H_RBP, 8);
+    emit_op_mem(&g->e, g->word == 8, 0x8d, H_R9, H_RBP, (s32)g->word);
     emit_mov(&g->e, H_RBP, H_R11);
     return true;
 }
@@ -206,20 +207,30 @@ static bool gen_ret(struct gen *g)
     const struct x86_insn *in = g->insn;
     u32 extra = in->nops && in->op[0].kind == X86_OP_IMM ? (u32)in->imm[0] & 0xffff : 0;
 
-    if (in->opsize != 8)
-        return false;
     probe_pop(g);
     load_top(g, H_R11);
     gen_commit(g);
     g->map->kind = BT_MAP_INDIRECT;
-    add_rsp(g, (s32)(8 + extra));
+    add_rsp(g, (s32)(g->word + extra));
     branch_r11(g);
     return true;
 }
 
 static u64 branch_target(const struct gen *g)
 {
-    return g->next + g->insn->imm[0];
+    u64 target = g->next + g->insn->imm[0];
+
+    return g->word == 8 ? target : (u32)target;
+}
+
+/* r11 = a branch target from a register. */
+static void get_target(struct gen *g, unsigned reg)
+{
+    if (g->word == 8)
+        gen_get(g, H_R11, reg);
+    else
+        emit_op_mem(&g->e, false, 0x8d, H_R11, gen_host(reg),
+                    0); /* lea: the upper half is none of it */
 }
 
 static bool gen_call(struct gen *g)
@@ -227,8 +238,6 @@ static bool gen_call(struct gen *g)
     const struct x86_insn *in = g->insn;
     const struct x86_op *op = &in->op[0];
 
-    if (in->opsize != 8)
-        return false;
     switch (op->kind) {
     case X86_OP_REL:
         probe_push(g);
@@ -236,18 +245,18 @@ static bool gen_call(struct gen *g)
         gen_commit(g);
         g->map->kind = BT_MAP_DIRECT;
         g->b->target = branch_target(g);
-        add_rsp(g, -8);
+        add_rsp(g, -(s32)g->word);
         gen_goto(g, 0, g->b->target);
         return true;
     case X86_OP_GPR:
         probe_push(g);
         store_top_imm(g, g->next);
-        gen_get(g, H_R11, op->reg);
+        get_target(g, op->reg);
         break;
     case X86_OP_MEM:
         gen_ea(g, H_R10, true);
-        gen_probe(g, 8, false);
-        EMIT(&g->e, 0x4d, 0x8b, 0x12);
+        gen_probe(g, g->word, false);
+        load_word(g, H_R10);
         emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
         probe_push(g);
         store_top_imm(g, g->next);
@@ -258,7 +267,7 @@ static bool gen_call(struct gen *g)
     }
     gen_commit(g);
     g->map->kind = BT_MAP_INDIRECT;
-    add_rsp(g, -8);
+    add_rsp(g, -(s32)g->word);
     branch_r11(g);
     return true;
 }
@@ -268,19 +277,17 @@ static bool gen_jmp(struct gen *g)
     const struct x86_insn *in = g->insn;
     const struct x86_op *op = &in->op[0];
 
-    if (in->opsize != 8)
-        return false;
     switch (op->kind) {
     case X86_OP_REL:
         gen_goto(g, 0, branch_target(g));
         return true;
     case X86_OP_GPR:
-        gen_get(g, H_R11, op->reg);
+        get_target(g, op->reg);
         break;
     case X86_OP_MEM:
         gen_ea(g, H_R10, true);
-        gen_probe(g, 8, false);
-        EMIT(&g->e, 0x4d, 0x8b, 0x1a);
+        gen_probe(g, g->word, false);
+        load_word(g, H_R11);
         break;
     default:
         return false;
@@ -296,8 +303,6 @@ static bool gen_jcc(struct gen *g)
     u64 target = branch_target(g);
     unsigned cc = in->opcode & 15;
 
-    if (in->opsize != 8 || in->op[0].kind != X86_OP_REL)
-        return false;
     if (in->mnemonic == ZYDIS_MNEMONIC_JRCXZ) {
         u8 *over;
 
@@ -323,21 +328,23 @@ static bool gen_jcc(struct gen *g)
 
 bool gen_flow_handles(const struct x86_insn *in)
 {
+    bool word = in->opsize == in->mode / 8;
+
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
-        return in->opsize == 8 && in->op[0].kind != X86_OP_SEG;
+        return word && in->op[0].kind != X86_OP_SEG;
     case ZYDIS_MNEMONIC_POP:
-        return in->opsize == 8 && in->op[0].kind == X86_OP_GPR;
+        return word && in->op[0].kind == X86_OP_GPR;
     case ZYDIS_MNEMONIC_CALL:
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_RET:
-        return in->opsize == 8 && !gen_is_far(in);
+        return word && !gen_is_far(in);
     case ZYDIS_MNEMONIC_LEAVE:
-        return in->opsize == 8;
+        return word;
     case ZYDIS_MNEMONIC_JRCXZ:
-        return true;
+        return in->mode == 64;
     default:
-        return in->category == ZYDIS_CATEGORY_COND_BR && in->opsize == 8 &&
+        return in->category == ZYDIS_CATEGORY_COND_BR && word &&
                (in->opcode & 0xf0) == (in->opcode_map ? 0x80 : 0x70);
     }
 }

@@ -62,7 +62,7 @@ void gen_ea(struct gen *g, unsigned dst, bool with_segment)
     }
     if (with_segment && (in->mem.seg == X86_FS || in->mem.seg == X86_GS)) {
         emit_load(e, H_R11, H_RSP, (s32)offsetof(struct bt_env, s.seg[in->mem.seg].base));
-        lea_sib(g, true, dst, dst, H_R11, 1, 0);
+        lea_sib(g, g->word == 8, dst, dst, H_R11, 1, 0);
     }
 }
 
@@ -191,7 +191,7 @@ void gen_stack_op(struct gen *g, unsigned opcode, unsigned reg, s32 disp)
     struct emit *e = &g->e;
     bool d8 = disp >= -128 && disp <= 127;
 
-    emit_rex(e, true, reg, H_R8, H_R9);
+    emit_rex(e, g->word == 8, reg, H_R8, H_R9);
     emit8(e, opcode);
     emit8(e, (d8 ? 0x40u : 0x80u) | (reg & 7) << 3 | 4);
     emit8(e, (H_R8 & 7) << 3 | (H_R9 & 7));

@@ -182,11 +182,35 @@ static void emit_legacy(struct gen *g, const struct subst *s, enum mem mem)
     emit_bytes(e, in->bytes + op, last - op);
     if (s[F_OPCODE].used)
         emit8(e, (in->bytes[last] & ~7u) | (s[F_OPCODE].host & 7));
+    else if (in->mode == 32 && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && in->opcode == 0x82)
+        emit8(e, 0x80); /* its alias, which 64-bit mode does not have */
     else
         emit8(e, in->bytes[last]);
     if (in->has_modrm)
         emit_modrm(e, in, s, mem);
     emit_bytes(e, in->bytes + rest, in->length - rest);
+}
+
+/* VEX.W and EVEX.W make no operand a 64-bit integer outside 64-bit mode. */
+static bool drop_w(const struct x86_insn *in)
+{
+    if (in->mode == 64)
+        return false;
+    if (in->mem.present && in->mem.size == 32)
+        return true;
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].kind == X86_OP_GPR)
+            return true;
+    return false;
+}
+
+/* Is the immediate's high nibble a register number? */
+static bool has_is4(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->nops; i++)
+        if (in->op[i].enc == ZYDIS_OPERAND_ENCODING_IS4)
+            return true;
+    return false;
 }
 
 /* Always in the three-byte form: the two-byte one has no B. */
@@ -204,6 +228,11 @@ static void emit_vex(struct gen *g, const struct subst *s, enum mem mem)
         p1 = v[1];
         p2 = v[2];
     }
+    if (in->mode == 32) {
+        /* The high bits of register numbers are ignored there. */
+        p1 |= 0xe0;
+        p2 |= 0x40;
+    }
     if (s[F_REG].used)
         p1 = (p1 & ~0x80u) | (s[F_REG].host & 8 ? 0 : 0x80);
     if (mem)
@@ -212,13 +241,18 @@ static void emit_vex(struct gen *g, const struct subst *s, enum mem mem)
         p1 = (p1 & ~0x60u) | 0x40 | (s[F_RM].host & 8 ? 0 : 0x20);
     if (s[F_VVVV].used)
         p2 = (p2 & ~0x78u) | (~(unsigned)s[F_VVVV].host & 15) << 3;
+    if (drop_w(in))
+        p2 &= 0x7f;
     emit8(e, 0xc4);
     emit8(e, p1);
     emit8(e, p2);
     emit8(e, in->opcode);
     if (in->has_modrm)
         emit_modrm(e, in, s, mem);
-    emit_bytes(e, in->bytes + rest, in->length - rest);
+    if (in->mode == 32 && rest < in->length && has_is4(in))
+        emit8(e, in->bytes[rest] & 0x7f);
+    else
+        emit_bytes(e, in->bytes + rest, in->length - rest);
 }
 
 static void emit_evex(struct gen *g, const struct subst *s, enum mem mem)
@@ -226,8 +260,13 @@ static void emit_evex(struct gen *g, const struct subst *s, enum mem mem)
     const struct x86_insn *in = g->insn;
     struct emit *e = &g->e;
     const u8 *v = in->bytes + in->vex_off;
-    unsigned p0 = v[1], p1 = v[2], rest = in->imm_off ? in->imm_off : in->length;
+    unsigned p0 = v[1], p1 = v[2], p2 = v[3], rest = in->imm_off ? in->imm_off : in->length;
 
+    if (in->mode == 32) {
+        p0 |= 0xf0;
+        p1 |= 0x40;
+        p2 |= 0x08;
+    }
     if (s[F_REG].used)
         p0 = (p0 & ~0x90u) | 0x10 | (s[F_REG].host & 8 ? 0 : 0x80);
     if (mem)
@@ -236,13 +275,26 @@ static void emit_evex(struct gen *g, const struct subst *s, enum mem mem)
         p0 = (p0 & ~0x60u) | 0x40 | (s[F_RM].host & 8 ? 0 : 0x20);
     if (s[F_VVVV].used)
         p1 = (p1 & ~0x78u) | (~(unsigned)s[F_VVVV].host & 15) << 3;
+    if (drop_w(in))
+        p1 &= 0x7f;
     emit8(e, 0x62);
     emit8(e, p0);
     emit8(e, p1);
-    emit8(e, v[3]);
+    emit8(e, p2);
     emit8(e, in->opcode);
     emit_modrm(e, in, s, mem);
     emit_bytes(e, in->bytes + rest, in->length - rest);
+}
+
+/* The one-byte INC and DEC (40..4F), which are REX prefixes to the host, in their modrm form. */
+static void emit_inc_dec(struct gen *g, const struct subst *s)
+{
+    const struct x86_insn *in = g->insn;
+
+    emit_prefixes(&g->e, in, opcode_start(in));
+    emit_rex(&g->e, false, 0, 0, s[F_OPCODE].host);
+    emit8(&g->e, 0xff);
+    emit8(&g->e, 0xc0u | (in->opcode & 8) | (s[F_OPCODE].host & 7));
 }
 
 /* MOV between the accumulator and an absolute address (A0..A3): as the modrm form. */
@@ -299,7 +351,10 @@ bool gen_generic(struct gen *g)
         if (s[f].load)
             emit_load(&g->e, s[f].host, H_RSP, 8 * s[f].guest);
     gen_commit(g);
-    if (how == MEM_NONE && !replaced(s))
+    if (in->mode == 32 && in->encoding == X86_ENC_LEGACY &&
+        in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (in->opcode & 0xf0) == 0x40)
+        emit_inc_dec(g, s);
+    else if (how == MEM_NONE && !replaced(s) && in->mode == 64)
         emit_bytes(&g->e, in->bytes, in->length);
     else if (moffs)
         emit_moffs(g);

@@ -37,7 +37,7 @@ static unsigned memory_regs(const struct x86_insn *in)
 static bool rsp_relative(const struct x86_insn *in)
 {
     return in->mem.present && !in->mem.agen && in->mem.base == X86_RSP &&
-           in->mem.index == X86_NOREG && in->addrsize == 8 && in->mem.seg != X86_FS &&
+           in->mem.index == X86_NOREG && in->addrsize == in->mode / 8 && in->mem.seg != X86_FS &&
            in->mem.seg != X86_GS && in->has_modrm && in->modrm < 0xc0 && in->mem.disp > -REACH &&
            in->mem.disp < REACH && in->mem.size && in->mem.size <= 512 && in->mem.size % 8 == 0;
 }
@@ -53,14 +53,14 @@ static void rsp_change(const struct x86_insn *in, struct effect *f)
     if (!written)
         return;
     if ((in->mnemonic == ZYDIS_MNEMONIC_ADD || in->mnemonic == ZYDIS_MNEMONIC_SUB) &&
-        in->op[0].kind == X86_OP_GPR && in->op[1].kind == X86_OP_IMM && in->opsize == 8 &&
-        (s64)in->imm[0] > -REACH && (s64)in->imm[0] < REACH) {
+        in->op[0].kind == X86_OP_GPR && in->op[1].kind == X86_OP_IMM &&
+        in->opsize == in->mode / 8 && (s64)in->imm[0] > -REACH && (s64)in->imm[0] < REACH) {
         f->delta = in->mnemonic == ZYDIS_MNEMONIC_ADD ? (s32)in->imm[0] : -(s32)in->imm[0];
         return;
     }
-    if (in->mnemonic == ZYDIS_MNEMONIC_LEA && in->opsize == 8 && in->addrsize == 8 &&
-        in->mem.base == X86_RSP && in->mem.index == X86_NOREG && in->mem.disp > -REACH &&
-        in->mem.disp < REACH) {
+    if (in->mnemonic == ZYDIS_MNEMONIC_LEA && in->opsize == in->mode / 8 &&
+        in->addrsize == in->mode / 8 && in->mem.base == X86_RSP && in->mem.index == X86_NOREG &&
+        in->mem.disp > -REACH && in->mem.disp < REACH) {
         f->delta = (s32)in->mem.disp;
         return;
     }
@@ -71,22 +71,24 @@ static struct effect flow_effect(const struct x86_insn *in)
 {
     struct effect f = {0};
 
-    f.breaks = in->opsize != 8 || gen_is_far(in);
+    s32 word = in->mode / 8;
+
+    f.breaks = in->opsize != word || gen_is_far(in);
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
         f.access = f.write = true;
-        f.off = f.delta = -8;
+        f.off = f.delta = -word;
         f.breaks |= in->op[0].kind == X86_OP_SEG;
         break;
     case ZYDIS_MNEMONIC_POP:
         f.access = true;
-        f.delta = 8;
+        f.delta = word;
         f.breaks |= in->op[0].kind != X86_OP_GPR;
         f.unknown = in->op[0].kind == X86_OP_GPR && in->op[0].reg == X86_RSP;
         break;
     case ZYDIS_MNEMONIC_CALL:
         f.access = f.write = true;
-        f.off = -8;
+        f.off = -word;
         f.breaks |= in->op[0].kind == X86_OP_PTR;
         break;
     case ZYDIS_MNEMONIC_RET:
@@ -99,7 +101,7 @@ static struct effect flow_effect(const struct x86_insn *in)
         f.breaks = true; /* a branch ends the block anyway; PUSHF, POPF and the like call C */
         break;
     }
-    f.size = 8;
+    f.size = word;
     return f;
 }
 

@@ -30,7 +30,7 @@ static u64 go_on(struct bt_vcpu *c)
     u64 gpa;
     u8 *host;
 
-    if (!(c->mode & BT_MODE_64) || !bt_fetch(c, env->s.rip, &gpa, &host))
+    if (!(c->mode & BT_MODE_CODE) || !bt_fetch(c, env->s.rip, &gpa, &host))
         return leave(c, BT_EXIT_RESUME);
     b = bt_cache_lookup(c, env->s.rip, gpa, bt_block_mode(c));
     if (!b)
@@ -77,6 +77,7 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     if (c->result != INTERP_OK)
         return leave(c, BT_EXIT_RESUME);
     bt_update_mode(c);
+    bt_clip_rsp(c);
     if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
         (env->s.dr7 & DR7_ENABLED) || (env->s.cpl == 3 && (env->s.rflags & RFLAGS_AC)) ||
         c->bt->epoch != epoch || (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) ||
@@ -102,7 +103,8 @@ u64 bt_help_stack(struct bt_vcpu *c, u64 lin, u64 arg, u64 ret)
     struct bt_tlb_entry *e = &bt_tlb(bt_cur(c), true)[(lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
     u64 where;
 
-    if ((lin & (PAGE_SIZE - 1)) + size <= PAGE_SIZE) {
+    if ((lin & (PAGE_SIZE - 1)) + size <= PAGE_SIZE &&
+        ((c->mode & BT_MODE_64) || lin <= 0xffffffff)) {
         if (e->tag != (lin & PAGE_MASK) && ((arg & 0x8000) || bt_tlb_dirty(c, lin)))
             bt_tlb_fill(c, lin, size, true);
         if (e->tag == (lin & PAGE_MASK)) {
@@ -196,11 +198,13 @@ u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     u64 src_base =
         movs && (in->mem.seg == X86_FS || in->mem.seg == X86_GS) ? s->seg[in->mem.seg].base : 0;
 
+    u64 mask = in->mode == 64 ? ~(u64)0 : 0xffffffff; /* the address size is the mode's */
+
     (void)unused;
     s->rip = site->va;
-    while (s->gpr[X86_RCX]) {
-        u64 dst = s->gpr[X86_RDI], src = s->gpr[X86_RSI] + src_base;
-        u64 n = s->gpr[X86_RCX], m = elements(dst, size, down), step;
+    while (s->gpr[X86_RCX] & mask) {
+        u64 dst = s->gpr[X86_RDI] & mask, src = ((s->gpr[X86_RSI] & mask) + src_base) & mask;
+        u64 n = s->gpr[X86_RCX] & mask, m = elements(dst, size, down), step;
         u8 *d, *from = NULL;
 
         if (n > m)
@@ -235,11 +239,11 @@ u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
             run_stos(d, s->gpr[X86_RAX], n, size, down);
         if (down)
             step = -step;
-        s->gpr[X86_RDI] += step;
+        s->gpr[X86_RDI] = (s->gpr[X86_RDI] + step) & mask;
         if (movs)
-            s->gpr[X86_RSI] += step;
-        s->gpr[X86_RCX] -= n;
-        if (__atomic_load_n(&c->env->pending, __ATOMIC_RELAXED) && s->gpr[X86_RCX])
+            s->gpr[X86_RSI] = (s->gpr[X86_RSI] + step) & mask;
+        s->gpr[X86_RCX] = (s->gpr[X86_RCX] - n) & mask;
+        if (__atomic_load_n(&c->env->pending, __ATOMIC_RELAXED) && (s->gpr[X86_RCX] & mask))
             return leave(c, BT_EXIT_RESUME);
     }
     s->rip = site->va + in->length;

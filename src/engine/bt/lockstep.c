@@ -93,7 +93,8 @@ static void run_reference(struct bt_vcpu *c, const struct bt_block *b)
             break;
     }
     l->recording = false;
-    c->ncode_writes = 0; /* nothing has been written in the end */
+    l->hopeless |= c->ncode_writes != 0; /* it changed the code it ran */
+    c->ncode_writes = 0;                 /* nothing has been written in the end */
     bt_fpu_save(c);
     memcpy(&l->wanted, s, sizeof(*s));
     undo_writes(l);
@@ -139,7 +140,8 @@ static void report(struct bt_vcpu *c, const struct bt_block *b)
         struct x86_insn in;
         char text[96];
 
-        if (x86_decode(&in, host, PAGE_SIZE - (va & (PAGE_SIZE - 1)), 64, false) != X86_DECODE_OK)
+        if (x86_decode(&in, host, PAGE_SIZE - (va & (PAGE_SIZE - 1)),
+                       c->mode & BT_MODE_64 ? 64 : 32, false) != X86_DECODE_OK)
             break;
         x86_format(&in, va, text, sizeof(text));
         log_error("lockstep: %llx %s", (unsigned long long)va, text);
@@ -192,6 +194,7 @@ bool bt_lockstep_run(struct bt_vcpu *c, const struct bt_block *b)
     bt_update_mode(c);
     bt_fpu_load(c);
     bt_flags_out(env);
+    bt_clip_rsp(c);
     c->bt->enter(env->window, b->entry);
     bt_flags_in(env);
     reason = env->exit_reason;

@@ -25,6 +25,31 @@ void bt_fpu_load(struct bt_vcpu *c)
     c->env->fpu_live = 1;
 }
 
+/* A present, writable, grown-up data segment over all 4 GiB. */
+static bool whole(const struct x86_seg *seg)
+{
+    return (seg->attr & (X86_SEG_P | X86_SEG_S | X86_SEG_CODE | X86_SEG_DC | X86_SEG_RW)) ==
+               (X86_SEG_P | X86_SEG_S | X86_SEG_RW) &&
+           seg->limit == 0xffffffff;
+}
+
+static bool flat(const struct x86_seg *seg)
+{
+    return whole(seg) && !seg->base;
+}
+
+/* Mode bits of protected-mode code that is not 64-bit code: 0 when segments matter. */
+static u32 flat_mode(const struct x86_vcpu_state *s)
+{
+    const struct x86_seg *cs = &s->seg[X86_CS];
+
+    if (!(cs->attr & X86_SEG_DB) || cs->base || cs->limit != 0xffffffff || !flat(&s->seg[X86_SS]) ||
+        !(s->seg[X86_SS].attr & X86_SEG_DB) || !flat(&s->seg[X86_DS]) || !flat(&s->seg[X86_ES]))
+        return 0;
+    return BT_MODE_32 | (whole(&s->seg[X86_FS]) ? BT_MODE_FS : 0) |
+           (whole(&s->seg[X86_GS]) ? BT_MODE_GS : 0);
+}
+
 void bt_update_mode(struct bt_vcpu *c)
 {
     struct x86_vcpu_state *s = &c->env->s;
@@ -36,6 +61,8 @@ void bt_update_mode(struct bt_vcpu *c)
         c->env->cls = (s->cr4 & CR4_SMAP) && (s->rflags & RFLAGS_AC) ? BT_KERNEL_AC : BT_KERNEL;
     if (x86_64bit(s) && (s->cr0 & CR0_PG))
         mode = BT_MODE_64;
+    else if (x86_protected(s) && !x86_64bit(s))
+        mode = flat_mode(s);
     if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
         mode |= BT_MODE_FPU;
         if ((s->cr4 & CR4_OSXSAVE) && s->xcr0 == c->bt->vm->cpu_model.xcr0_valid)
@@ -241,7 +268,7 @@ static bool must_step(const struct bt_vcpu *c)
 {
     const struct x86_vcpu_state *s = &c->env->s;
 
-    return !(c->mode & BT_MODE_64) || (s->rflags & RFLAGS_TF) || s->int_shadow || s->db_pending ||
+    return !(c->mode & BT_MODE_CODE) || (s->rflags & RFLAGS_TF) || s->int_shadow || s->db_pending ||
            (s->dr7 & DR7_ENABLED) || c->bt->interp_only ||
            (s->cpl == 3 && (s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM));
 }
@@ -322,6 +349,7 @@ static void run_code(struct bt_vcpu *c)
 
         bt_fpu_load(c);
         bt_flags_out(env);
+        bt_clip_rsp(c);
         c->stats.enters++;
         c->bt->enter(env->window, b->entry);
         bt_flags_in(env);

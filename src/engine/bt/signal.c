@@ -50,7 +50,7 @@ static void unpark(struct host_signal *sig, u32 since, u64 rax)
 }
 
 /*
- * Runs the write-backs from pc to end: mov [rsp+disp8], r8/r10/r11; lea r9, [reg+disp]; mov reg,
+ * Runs the write-backs from pc to end: mov [rsp+disp8], r8/r10/r11; lea r9(d), [reg+disp]; mov reg,
  * r11. They are ours, so anything else is our bug.
  */
 static void finish_tail(struct bt_env *env, struct host_signal *sig, const u8 *pc, const u8 *end)
@@ -67,9 +67,11 @@ static void finish_tail(struct bt_env *env, struct host_signal *sig, const u8 *p
             memcpy(&disp, pc + 4, 4);
             memcpy((u8 *)env + disp, sig->gpr[R10], 8);
             pc += 8;
-        } else if ((pc[0] & 0xfe) == 0x4c && pc[1] == 0x8d && (pc[2] & 0x38) == 0x08 &&
+        } else if ((pc[0] & 0xf6) == 0x44 && pc[1] == 0x8d && (pc[2] & 0x38) == 0x08 &&
                    (pc[2] & 0xc0) == 0x40) {
             *sig->gpr[R9] = *sig->gpr[(pc[2] & 7) | (pc[0] & 1) << 3] + (u64)(s64)(s8)pc[3];
+            if (!(pc[0] & 8))
+                *sig->gpr[R9] = (u32)*sig->gpr[R9];
             pc += 4;
         } else if (pc[0] == 0x4c && pc[1] == 0x89 && (pc[2] & 0xf8) == 0xd8) {
             *sig->gpr[pc[2] & 7] = *sig->gpr[R11];

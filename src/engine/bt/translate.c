@@ -103,6 +103,22 @@ static bool uses_fpu(const struct x86_insn *in, bool *wide)
     return fpu;
 }
 
+/* Instructions that are something else in 64-bit mode: of all 16 or 32 vector registers, or of 64
+ * bits. */
+static bool differs_in_64(const struct x86_insn *in)
+{
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+    case ZYDIS_MNEMONIC_KMOVD:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Instructions whose meaning does not survive copying: privileged, mode-dependent, with hidden
  * memory operands, with fault suppression, or with host addresses in their result. */
 static bool needs_interp(const struct x86_insn *in)
@@ -247,7 +263,7 @@ static bool is_fast_string(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_STOSW:
     case ZYDIS_MNEMONIC_STOSD:
     case ZYDIS_MNEMONIC_STOSQ:
-        return in->category == ZYDIS_CATEGORY_STRINGOP && in->addrsize == 8 &&
+        return in->category == ZYDIS_CATEGORY_STRINGOP && in->addrsize == in->mode / 8 &&
                (in->prefixes & (X86_PFX_REP | X86_PFX_REPNE)) && !(in->prefixes & X86_PFX_LOCK);
     default:
         return false;
@@ -258,6 +274,11 @@ static u8 classify(const struct x86_insn *in, u32 mode)
 {
     bool wide;
 
+    if (in->mode == 32 && in->mem.present && !in->mem.agen &&
+        (in->addrsize != 4 || in->mem.seg == X86_CS ||
+         (in->mem.seg == X86_FS && !(mode & BT_MODE_FS)) ||
+         (in->mem.seg == X86_GS && !(mode & BT_MODE_GS))))
+        return KIND_SITE;
     if (gen_sys_inline(in, mode))
         return KIND_SYS;
     if (in->category == ZYDIS_CATEGORY_STRINGOP)
@@ -267,11 +288,15 @@ static u8 classify(const struct x86_insn *in, u32 mode)
         return in->prefixes & X86_PFX_LOCK ? KIND_SITE : KIND_SKIP;
     if (in->mnemonic == ZYDIS_MNEMONIC_LEA)
         return in->opsize >= 4 && in->addrsize >= 4 ? KIND_LEA : KIND_SITE;
+    if (in->mnemonic == ZYDIS_MNEMONIC_PREFETCH || in->mnemonic == ZYDIS_MNEMONIC_PREFETCHW)
+        return in->prefixes & X86_PFX_LOCK ? KIND_SITE : KIND_SKIP;
+    if (in->mem.present && in->mem.agen)
+        return KIND_SITE;
     if (gen_flow_handles(in))
         return KIND_FLOW;
     if (is_branch(in))
         return KIND_SITE;
-    if (needs_interp(in))
+    if (needs_interp(in) || (in->mode == 32 && differs_in_64(in)))
         return KIND_SITE;
     if (uses_fpu(in, &wide)) {
         if (!(mode & BT_MODE_FPU) || (wide && !(mode & BT_MODE_AVX)))
@@ -322,7 +347,7 @@ static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits)
             break;
         if (x86_decode(&it.insn, page + off, PAGE_SIZE - off, bits, false) != X86_DECODE_OK)
             break;
-        it.kind = classify(&it.insn, BT_MODE_64 | BT_MODE_FPU | BT_MODE_AVX);
+        it.kind = classify(&it.insn, BT_MODE_CODE | BT_MODE_FPU | BT_MODE_AVX);
         needed |= reads(&it) & unknown;
         unknown &= ~(reads(&it) | kills(&it.insn));
         if (is_branch(&it.insn))
@@ -507,6 +532,8 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         g->item = it;
         g->va = it->va;
         g->next = it->va + it->insn.length;
+        if (g->word == 4)
+            g->next = (u32)g->next;
         g->index = i;
         g->keep_flags = it->keep_flags;
         g->ended = false;
@@ -599,6 +626,7 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     g.bt = bt;
     g.b = b;
     g.ncold = 0;
+    g.word = mode & BT_MODE_64 ? 8 : 4;
     g.shadow_next = false;
     if (!gen_block(&g, items, n))
         goto full;
