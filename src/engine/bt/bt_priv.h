@@ -51,9 +51,14 @@
 
 enum bt_class { BT_USER, BT_KERNEL, BT_KERNEL_AC, BT_NCLASS };
 
+/*
+ * The host page and what makes a host address of a guest one: an access hits when the sum lies in
+ * the page. An invalid entry stands for a guest page whose index is another slot's, so no address
+ * matches.
+ */
 struct bt_tlb_entry {
-    u64 tag; /* page address; invalid: index bits differ from the slot's, so no address matches */
-    u64 addend; /* host address of the page */
+    u64 host;
+    u64 delta;
 };
 
 struct bt_itlb_entry {
@@ -155,7 +160,7 @@ struct bt_map {
 };
 
 /* From the byte after `mov r8, rax` to `mov rax, r8` (gen_probe). */
-#define BT_PARK_LEN 50
+#define BT_PARK_LEN 53
 
 enum bt_map_kind {
     BT_MAP_PLAIN,    /* after commit: finish the register write-backs */
@@ -352,9 +357,16 @@ static inline struct bt_env *bt_cur(struct bt_vcpu *c)
     return bt_window_env(c, c->env->cls, c->slot);
 }
 
-static inline u64 bt_tlb_invalid(unsigned i)
+static inline void bt_tlb_invalidate(struct bt_tlb_entry *t, unsigned i)
 {
-    return (u64)(~i & (BT_TLB_SIZE - 1)) << PAGE_SHIFT;
+    t[i].host = 0;
+    t[i].delta = -((u64)(~i & (BT_TLB_SIZE - 1)) << PAGE_SHIFT);
+}
+
+/* The guest page an entry is for. */
+static inline u64 bt_tlb_page(const struct bt_tlb_entry *e)
+{
+    return e->host - e->delta;
 }
 
 /* Mode of the block to look up next. */

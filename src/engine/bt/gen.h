@@ -45,13 +45,17 @@ struct item {
 
 #define GEN_COLD_MAX (BT_BLOCK_INSNS * 2)
 
+/* How an access's address is found, so that a miss can find it again. */
+enum gen_access { EA_OPERAND /* insn->mem */, EA_PUSH, EA_POP, EA_FRAME /* [rbp] */ };
+
 /* A soft-TLB miss to be written out after the hot code. */
 struct gen_cold {
     u8 *ja;   /* displacement of the jump here */
     s32 lo;   /* stack: start of the range, from RSP */
     u8 *back; /* where the hit path goes on */
     u32 arg;  /* for bt_help_access: size | write << 8 | index << 16 */
-    bool write;
+    const struct item *item;
+    u8 ea;                       /* enum gen_access */
     bool stack;                  /* the check of a stack group */
     bool park_mem;               /* parked: rax is in env->park */
     struct bt_interp_site *site; /* not NULL: a call of the interpreter instead */
@@ -117,8 +121,8 @@ static inline bool gen_is_far(const struct x86_insn *in)
 /* Linear address of insn->mem into dst (r10 or another host register); uses r10, r11; flags
  * untouched. */
 void gen_ea(struct gen *g, unsigned dst, bool with_segment);
-/* r10 = linear address -> r10 = host address; uses r11 and, with keep_flags, r8. */
-void gen_probe(struct gen *g, unsigned size, bool write);
+/* r10 = host address of an access of g->insn; uses r11 and, with keep_flags outside groups, r8. */
+void gen_probe(struct gen *g, enum gen_access ea, unsigned size, bool write);
 /* The check of the stack group that begins at g->item; r8 = addend. */
 void gen_stack_check(struct gen *g);
 /* op reg, [r9 + r8 + disp] for a move of the stack's width with a one-byte opcode. */

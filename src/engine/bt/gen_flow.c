@@ -80,16 +80,14 @@ static void probe_push(struct gen *g)
 {
     if (g->item->grouped)
         return;
-    emit_op_mem(&g->e, g->word == 8, 0x8d, H_R10, H_R9, -(s32)g->word);
-    gen_probe(g, g->word, true);
+    gen_probe(g, EA_PUSH, g->word, true);
 }
 
 static void probe_pop(struct gen *g)
 {
     if (g->item->grouped)
         return;
-    emit_mov(&g->e, H_R10, H_R9);
-    gen_probe(g, g->word, false);
+    gen_probe(g, EA_POP, g->word, false);
 }
 
 /* Moves between a host register and the new top of stack (push) or the old one (pop), after the
@@ -151,8 +149,7 @@ static bool gen_push(struct gen *g)
         store_top_imm(g, in->imm[0]);
         break;
     case X86_OP_MEM:
-        gen_ea(g, H_R10, true);
-        gen_probe(g, g->word, false);
+        gen_probe(g, EA_OPERAND, g->word, false);
         load_word(g, H_R10);
         emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
         probe_push(g);
@@ -193,8 +190,7 @@ static bool gen_pop(struct gen *g)
  * use. */
 static bool gen_leave(struct gen *g)
 {
-    emit_op_mem(&g->e, g->word == 8, 0x8d, H_R10, H_RBP, 0);
-    gen_probe(g, g->word, false);
+    gen_probe(g, EA_FRAME, g->word, false);
     load_word(g, H_R11);
     gen_commit(g);
     emit_op_mem(&g->e, g->word == 8, 0x8d, H_R9, H_RBP, (s32)g->word);
@@ -254,8 +250,7 @@ static bool gen_call(struct gen *g)
         get_target(g, op->reg);
         break;
     case X86_OP_MEM:
-        gen_ea(g, H_R10, true);
-        gen_probe(g, g->word, false);
+        gen_probe(g, EA_OPERAND, g->word, false);
         load_word(g, H_R10);
         emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
         probe_push(g);
@@ -285,8 +280,7 @@ static bool gen_jmp(struct gen *g)
         get_target(g, op->reg);
         break;
     case X86_OP_MEM:
-        gen_ea(g, H_R10, true);
-        gen_probe(g, g->word, false);
+        gen_probe(g, EA_OPERAND, g->word, false);
         load_word(g, H_R11);
         break;
     default:
@@ -342,7 +336,7 @@ bool gen_flow_handles(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_LEAVE:
         return word;
     case ZYDIS_MNEMONIC_JRCXZ:
-        return in->mode == 64;
+        return in->mode == 64 && word;
     default:
         return in->category == ZYDIS_CATEGORY_COND_BR && word &&
                (in->opcode & 0xf0) == (in->opcode_map ? 0x80 : 0x70);

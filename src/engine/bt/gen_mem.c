@@ -11,7 +11,11 @@ static void lea_sib(struct gen *g, bool w, unsigned dst, unsigned base, unsigned
     unsigned ss = scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 
     if (index == X86_NOREG && base != X86_NOREG) {
-        emit_op_mem(e, w, 0x8d, dst, base, disp);
+        /* A plain copy costs no time on CPUs that rename it away. */
+        if (w && !disp)
+            emit_mov(e, dst, base);
+        else
+            emit_op_mem(e, w, 0x8d, dst, base, disp);
         return;
     }
     emit_rex(e, w, dst, index, base == X86_NOREG ? 0 : base);
@@ -66,12 +70,12 @@ void gen_ea(struct gen *g, unsigned dst, bool with_segment)
     }
 }
 
-static void tlb_op(struct emit *e, unsigned opcode, s32 off)
+/* op reg, [rsp + r11 + off], reg r10 or r11 */
+static void tlb_op(struct emit *e, unsigned opcode, unsigned reg, s32 off)
 {
-    /* op r10, [rsp + r11 + off] */
     emit8(e, 0x4e);
     emit8(e, opcode);
-    emit8(e, 0x94);
+    emit8(e, 0x84 | (reg & 7) << 3);
     emit8(e, 0x1c);
     emit32(e, (u32)off);
 }
@@ -95,24 +99,47 @@ static void unpark_rax(struct gen *g, bool in_memory)
         emit_mov(&g->e, H_RAX, H_R8);
 }
 
+/* r10 = the address of access `ea` of g->insn. */
+static void gen_access(struct gen *g, enum gen_access ea)
+{
+    struct emit *e = &g->e;
+    bool w = g->word == 8;
+
+    switch (ea) {
+    case EA_OPERAND:
+        gen_ea(g, H_R10, true);
+        break;
+    case EA_PUSH:
+        emit_op_mem(e, w, 0x8d, H_R10, H_R9, -(s32)g->word);
+        break;
+    case EA_POP:
+        emit_mov(e, H_R10, H_R9);
+        break;
+    case EA_FRAME:
+        emit_op_mem(e, w, 0x8d, H_R10, H_RBP, 0);
+        break;
+    }
+}
+
 /*
- * r10 ^ tag is the offset in the page on a hit and at least 4096 otherwise, so one comparison sees
- * a miss and an access that crosses the page's end alike. Flags that are still needed wait in rax
- * (lahf; seto), rax in r8.
+ * The sum of address and delta, less (by exclusive or) the host page, is the offset in the page on
+ * a hit and at least 4096 otherwise, so one comparison sees a miss and an access that crosses the
+ * page's end alike. The load that needs the sum waits for one load and one addition only; the check
+ * is beside its path. Flags that are still needed wait in rax (lahf; seto).
  */
-void gen_probe(struct gen *g, unsigned size, bool write)
+void gen_probe(struct gen *g, enum gen_access ea, unsigned size, bool write)
 {
     struct emit *e = &g->e;
     struct gen_cold *c = &g->cold[g->ncold++];
     u16 park = 0;
     s32 off = write ? (s32)BT_OFF_TLB_W : (s32)BT_OFF_TLB_R;
 
-    c->site = NULL;
-    c->stack = false;
-    c->park_mem = g->item->in_group;
-    c->parked = g->keep_flags;
-    c->write = write;
-    c->arg = size | (u32)write << 8 | g->index << 16;
+    *c = (struct gen_cold){.item = g->item,
+                           .ea = ea,
+                           .parked = g->keep_flags,
+                           .park_mem = g->item->in_group,
+                           .arg = size | (u32)write << 8 | g->index << 16};
+    gen_access(g, ea);
     if (c->parked) {
         park_flags(g, c->park_mem);
         park = gen_off(g);
@@ -123,11 +150,12 @@ void gen_probe(struct gen *g, unsigned size, bool write)
     EMIT(e, 0x41, 0xc1, 0xeb, 0x08); /* shr r11d, 8 */
     EMIT(e, 0x41, 0x81, 0xe3);       /* and r11d, mask of index * 16 */
     emit32(e, (BT_TLB_SIZE - 1) << 4);
-    tlb_op(e, 0x33, off);
-    EMIT(e, 0x49, 0x81, 0xfa); /* cmp r10, 4096 - size */
+    tlb_op(e, 0x03, H_R10, off + (s32)offsetof(struct bt_tlb_entry, delta));
+    tlb_op(e, 0x8b, H_R11, off + (s32)offsetof(struct bt_tlb_entry, host));
+    EMIT(e, 0x4d, 0x31, 0xd3); /* xor r11, r10 */
+    EMIT(e, 0x49, 0x81, 0xfb); /* cmp r11, 4096 - size */
     emit32(e, (u32)PAGE_SIZE - size);
     c->ja = emit_jcc(e, 7);
-    tlb_op(e, 0x03, off + 8);
     if (c->parked) {
         EMIT(e, 0x04, 0x7f, 0x9e); /* add al, 127; sahf */
         CHECK(e->overflow || gen_off(g) == park + BT_PARK_LEN);
@@ -235,11 +263,14 @@ void gen_cold_paths(struct gen *g)
             emit_patch32(emit_jmp(e), c->back);
             continue;
         }
-        tlb_op(e, 0x33, c->write ? (s32)BT_OFF_TLB_W : (s32)BT_OFF_TLB_R);
         if (c->parked) {
             EMIT(e, 0x04, 0x7f, 0x9e);
             unpark_rax(g, c->park_mem);
         }
+        g->item = c->item;
+        g->insn = &c->item->insn;
+        g->next = c->item->va + c->item->insn.length;
+        gen_access(g, c->ea);
         emit_mov_imm(e, H_R11, c->arg);
         emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->slow_access));
         emit_patch32(emit_jmp(e), c->back);

@@ -343,8 +343,7 @@ bool gen_generic(struct gen *g)
     if (mem && g->item->grouped) {
         how = MEM_STACK;
     } else if (mem) {
-        gen_ea(g, H_R10, true);
-        gen_probe(g, in->mem.size / 8, write);
+        gen_probe(g, EA_OPERAND, in->mem.size / 8, write);
         how = MEM_R10;
     }
     for (unsigned f = 0; f < NFIELDS; f++)

@@ -55,8 +55,7 @@ static void gen_pushfq(struct gen *g)
     emit_load(e, H_R10, H_RSP, OFF(s.rflags)); /* arithmetic bits are clear there */
     EMIT(e, 0x4f, 0x8d, 0x1c, 0x13);           /* lea r11, [r11 + r10] */
     emit_store(e, H_RSP, OFF(tmp), H_R11);
-    emit_lea(e, H_R10, H_R9, -8);
-    gen_probe(g, 8, true);
+    gen_probe(g, EA_PUSH, 8, true);
     emit_load(e, H_R11, H_RSP, OFF(tmp));
     EMIT(e, 0x4d, 0x89, 0x1a); /* mov [r10], r11 */
     gen_commit(g);

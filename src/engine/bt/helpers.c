@@ -105,11 +105,11 @@ u64 bt_help_stack(struct bt_vcpu *c, u64 lin, u64 arg, u64 ret)
 
     if ((lin & (PAGE_SIZE - 1)) + size <= PAGE_SIZE &&
         ((c->mode & BT_MODE_64) || lin <= 0xffffffff)) {
-        if (e->tag != (lin & PAGE_MASK) && ((arg & 0x8000) || bt_tlb_dirty(c, lin)))
+        if (bt_tlb_page(e) != (lin & PAGE_MASK) && ((arg & 0x8000) || bt_tlb_dirty(c, lin)))
             bt_tlb_fill(c, lin, size, true);
-        if (e->tag == (lin & PAGE_MASK)) {
-            p->stack_tag = e->tag;
-            p->stack_addend = e->addend - e->tag;
+        if (bt_tlb_page(e) == (lin & PAGE_MASK)) {
+            p->stack_tag = lin & PAGE_MASK;
+            p->stack_addend = e->delta;
             env->s.rip = bt_guest_rip(c, ret, (u32)arg >> 16);
             return ret;
         }
@@ -129,8 +129,8 @@ static u8 *chunk_addr(struct bt_vcpu *c, u64 lin, unsigned len, bool write)
 {
     struct bt_tlb_entry *e = &bt_tlb(bt_cur(c), write)[(lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
 
-    if (e->tag == (lin & PAGE_MASK))
-        return (u8 *)(uintptr_t)(e->addend + (lin & (PAGE_SIZE - 1)));
+    if (bt_tlb_page(e) == (lin & PAGE_MASK))
+        return (u8 *)(uintptr_t)(lin + e->delta);
     return bt_tlb_fill(c, lin, len, write);
 }
 

@@ -66,8 +66,8 @@ static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const
     unsigned i = (lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1);
     struct bt_tlb_entry *e = &bt_tlb(win, write)[i];
 
-    e->tag = lin & PAGE_MASK;
-    e->addend = (u64)(uintptr_t)host_page;
+    e->host = (u64)(uintptr_t)host_page;
+    e->delta = e->host - (lin & PAGE_MASK);
     set_bit(write ? p->global_w : p->global_r, i, w->global);
     if (!w->global)
         log_slot(write ? &p->log_w : &p->log_r, i);
@@ -124,8 +124,8 @@ static u8 *probe(struct bt_env *win, u64 lin, bool write)
 {
     struct bt_tlb_entry *e = &bt_tlb(win, write)[(lin >> PAGE_SHIFT) & (BT_TLB_SIZE - 1)];
 
-    if (e->tag == (lin & PAGE_MASK))
-        return (u8 *)(uintptr_t)(e->addend + (lin & (PAGE_SIZE - 1)));
+    if (bt_tlb_page(e) == (lin & PAGE_MASK))
+        return (u8 *)(uintptr_t)(lin + e->delta);
     return NULL;
 }
 
@@ -371,7 +371,7 @@ static void clear_ibl(struct bt_vcpu *c, struct bt_env *win)
 static void clear_table(struct bt_tlb_entry *t)
 {
     for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-        t[i].tag = bt_tlb_invalid(i);
+        bt_tlb_invalidate(t, i);
 }
 
 static void clear_non_global(struct bt_tlb_entry *t, const u64 *global, struct bt_log *l)
@@ -382,7 +382,7 @@ static void clear_non_global(struct bt_tlb_entry *t, const u64 *global, struct b
         unsigned i = l->n <= BT_LOG_SIZE ? l->slot[k] : k;
 
         if (!(global[i / 64] & BIT64(i % 64)))
-            t[i].tag = bt_tlb_invalid(i);
+            bt_tlb_invalidate(t, i);
     }
     l->n = 0;
 }
@@ -488,10 +488,10 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
                 flush_window(c, win, false);
                 continue;
             }
-            if (bt_tlb(win, false)[i].tag == page)
-                bt_tlb(win, false)[i].tag = bt_tlb_invalid(i);
-            if (bt_tlb(win, true)[i].tag == page)
-                bt_tlb(win, true)[i].tag = bt_tlb_invalid(i);
+            if (bt_tlb_page(&bt_tlb(win, false)[i]) == page)
+                bt_tlb_invalidate(bt_tlb(win, false), i);
+            if (bt_tlb_page(&bt_tlb(win, true)[i]) == page)
+                bt_tlb_invalidate(bt_tlb(win, true), i);
             if (p->stack_tag == page) {
                 p->stack_tag = BT_NO_CELL;
                 p->stack_addend = 0;
@@ -549,8 +549,8 @@ void bt_tlb_drop_writes(struct bt_vm *bt, const u8 *host_page)
                 bt_priv(win)->stack_tag = BT_NO_CELL;
                 bt_priv(win)->stack_addend = 0;
                 for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-                    if (t[i].addend == (u64)(uintptr_t)host_page)
-                        t[i].tag = bt_tlb_invalid(i);
+                    if (t[i].host == (u64)(uintptr_t)host_page)
+                        bt_tlb_invalidate(t, i);
             }
 }
 

@@ -185,12 +185,22 @@ static enum interp_result take_fault(struct interp *in)
     return interp_exception(in, &in->fault);
 }
 
+/*
+ * Around what a function with __builtin_setjmp returns: clang would otherwise make the call before
+ * it a jump, and the frame that a fault returns to would be gone.
+ */
+static inline enum interp_result keep_frame(enum interp_result r)
+{
+    __asm__ volatile("" : "+r"(r));
+    return r;
+}
+
 enum interp_result interp_exec(struct interp *in, const struct x86_insn *insn)
 {
     struct interp *volatile self = in; /* clang does not keep `in` for the second return */
     if (__builtin_setjmp(in->fault_jmp))
         return take_fault(self);
-    return run(in, insn, resolve(insn));
+    return keep_frame(run(in, insn, resolve(insn)));
 }
 
 /* --- fetch */
@@ -319,5 +329,5 @@ enum interp_result interp_step(struct interp *in)
     struct interp *volatile self = in; /* as in interp_exec */
     if (__builtin_setjmp(in->fault_jmp))
         return take_fault(self);
-    return step_inner(in);
+    return keep_frame(step_inner(in));
 }
