@@ -168,7 +168,9 @@ enum bt_map_kind {
     BT_MAP_DIRECT,   /* after commit: the next guest rip is block->target */
 };
 
-#define BT_NLINKS 2
+/* A block's two ways out, and ways from a stack group's check to the twin without groups. */
+#define BT_NEXITS 2
+#define BT_NLINKS 4
 
 struct bt_link {
     struct bt_block *block;  /* whose jump it is */
@@ -177,6 +179,8 @@ struct bt_link {
     u32 jmp;                 /* offset of the jump's rel32 from block->entry; 0: none */
     u32 stub;                /* offset from block->entry of the way out while not chained */
     bool chained;            /* in the target's list */
+    bool nogroup;            /* to the twin without stack groups, from cold code at these offsets */
+    u32 cold_start, cold_end;
 };
 
 struct bt_block {

@@ -58,6 +58,7 @@ struct gen_cold {
     u8 ea;                       /* enum gen_access */
     bool stack;                  /* the check of a stack group */
     bool park_mem;               /* parked: rax is in env->park */
+    bool shadow;                 /* of a stack check: in an interrupt shadow */
     struct bt_interp_site *site; /* not NULL: a call of the interpreter instead */
     bool parked;                 /* flags are in rax, rax in r8 */
 };
@@ -80,6 +81,7 @@ struct gen {
     struct bt_map *map;      /* of insn */
     struct gen_cold cold[GEN_COLD_MAX];
     unsigned ncold;
+    unsigned nlinks; /* used by stack groups, from BT_NEXITS on */
 };
 
 static inline u16 gen_off(const struct gen *g)
@@ -148,6 +150,10 @@ bool gen_flow_handles(const struct x86_insn *in);
 bool gen_flow(struct gen *g);
 /* Ends the block with a jump to a guest address known now; n: which of the block's links. */
 void gen_goto(struct gen *g, unsigned n, u64 target);
+/* Records the jump whose displacement is at rel32 as link n of the block. */
+struct bt_link *gen_set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32);
+/* Pads so that the rel32 that follows n opcode bytes can be patched while other vCPUs run. */
+void gen_align_rel32(struct gen *g, unsigned n);
 /* A jump through the branch-target table. */
 void gen_branch_far_page(struct gen *g, u64 target);
 

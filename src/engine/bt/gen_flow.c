@@ -41,7 +41,7 @@ static bool same_page(const struct gen *g, u64 target)
 }
 
 /* So that the rel32 that follows n opcode bytes can be patched while other vCPUs run through it. */
-static void align_rel32(struct gen *g, unsigned n)
+void gen_align_rel32(struct gen *g, unsigned n)
 {
     if (g->bt->vm->nvcpus > 1)
         while (((u64)(uintptr_t)g->e.p + n) & 3)
@@ -55,20 +55,21 @@ void gen_branch_far_page(struct gen *g, u64 target)
     emit32(&g->e, BT_OFF_IBL + BT_IBL_INDEX(target) * 8);
 }
 
-static void set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32)
+struct bt_link *gen_set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32)
 {
     struct bt_link *l = &g->b->link[n];
 
     l->jmp = (u32)(rel32 - g->entry);
     l->target = target;
     l->block = g->b;
+    return l;
 }
 
 void gen_goto(struct gen *g, unsigned n, u64 target)
 {
     if (same_page(g, target)) {
-        align_rel32(g, 1);
-        set_link(g, n, target, emit_jmp(&g->e));
+        gen_align_rel32(g, 1);
+        gen_set_link(g, n, target, emit_jmp(&g->e));
     } else {
         gen_branch_far_page(g, target);
     }
@@ -308,8 +309,8 @@ static bool gen_jcc(struct gen *g)
         return true;
     }
     if (same_page(g, target)) {
-        align_rel32(g, 2);
-        set_link(g, 0, target, emit_jcc(&g->e, cc));
+        gen_align_rel32(g, 2);
+        gen_set_link(g, 0, target, emit_jcc(&g->e, cc));
     } else {
         u8 *skip = emit_jcc(&g->e, cc ^ 1);
 

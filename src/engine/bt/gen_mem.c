@@ -188,7 +188,11 @@ void gen_stack_check(struct gen *g)
     struct gen_cold *c = &g->cold[g->ncold++];
     u16 park = 0;
 
-    *c = (struct gen_cold){.stack = true, .parked = g->keep_flags, .park_mem = true};
+    *c = (struct gen_cold){.item = g->item,
+                           .stack = true,
+                           .parked = g->keep_flags,
+                           .park_mem = true,
+                           .shadow = g->map->shadow != 0};
     c->arg = (u32)g->item->check_size | (u32)g->item->check_write << 15 | g->index << 16;
     c->back = e->p;
     if (c->parked) {
@@ -234,12 +238,31 @@ void gen_stack_op(struct gen *g, unsigned opcode, unsigned reg, s32 disp)
 static void cold_stack(struct gen *g, const struct gen_cold *c)
 {
     struct emit *e = &g->e;
+    struct bt_link *l;
+    u32 start = gen_off(g);
+    u8 *fits;
 
     if (c->parked) {
         EMIT(e, 0x04, 0x7f, 0x9e);
         unpark_rax(g, true);
     }
     emit_lea(e, H_R10, H_R9, c->lo);
+    if (!c->parked && !c->shadow && g->nlinks < BT_NLINKS) {
+        /* Straddling pages is no matter for C. Until the jump, rolling back is possible (signal.c).
+         */
+        EMIT(e, 0x45, 0x89, 0xd3); /* mov r11d, r10d */
+        EMIT(e, 0x41, 0x81, 0xe3); /* and r11d, 0xfff */
+        emit32(e, (u32)PAGE_SIZE - 1);
+        EMIT(e, 0x41, 0x81, 0xfb); /* cmp r11d, 4096 - size */
+        emit32(e, (u32)PAGE_SIZE - (c->arg & 0x7fff));
+        fits = emit_jcc(e, 6);
+        gen_align_rel32(g, 1);
+        l = gen_set_link(g, g->nlinks++, c->item->va, emit_jmp(e));
+        l->nogroup = true;
+        l->cold_start = start;
+        l->cold_end = gen_off(g);
+        emit_patch32(fits, e->p);
+    }
     emit_mov_imm(e, H_R11, c->arg);
     emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->call_stack));
     emit_patch32(emit_jmp(e), c->back); /* the whole check again */

@@ -358,6 +358,7 @@ static void run_code(struct bt_vcpu *c)
             link = (struct bt_link *)(uintptr_t)env->exit_arg;
             env->s.rip = link->target;
             epoch = c->bt->epoch;
+            c->nogroup = link->nogroup;
             b = bt_find_block(c);
             if (b)
                 chain(c, link, epoch, b);

@@ -136,6 +136,12 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
     if (off >= b->hot_size) {
         s32 rel;
 
+        for (unsigned i = BT_NEXITS; i < BT_NLINKS; i++)
+            if (b->link[i].jmp && off >= b->link[i].cold_start && off < b->link[i].cold_end) {
+                env->s.rip = b->link[i].target;
+                leave_by(c, sig, leave_stub);
+                return;
+            }
         /* Cold code is on its way to a stub that looks at `pending`, unless it is on its way back.
          */
         if (*pc != 0xe9)

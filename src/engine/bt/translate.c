@@ -626,6 +626,7 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     g.bt = bt;
     g.b = b;
     g.ncold = 0;
+    g.nlinks = BT_NEXITS;
     g.word = mode & BT_MODE_64 ? 8 : 4;
     g.shadow_next = false;
     if (!gen_block(&g, items, n))
