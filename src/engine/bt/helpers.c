@@ -61,17 +61,26 @@ u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 unused)
 
 u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
 {
-    struct bt_interp_site site = *(struct bt_interp_site *)(uintptr_t)site_addr;
+    const struct bt_interp_site *site = (const struct bt_interp_site *)(uintptr_t)site_addr;
     struct bt_env *env = c->env;
-    u64 epoch = c->bt->epoch, window = env->window;
+    struct x86_insn copy;
+    u64 epoch = c->bt->epoch, window = env->window, next;
     u32 mode = c->mode;
 
     (void)unused;
+    c->remapped = false;
     c->stats.interp_sites++;
     bt_flags_in(env);
-    env->s.rip = site.va;
-    c->remapped = false;
-    c->result = (u8)interp_exec(&c->interp, &site.insn);
+    env->s.rip = site->va;
+    next = site->va + site->insn.length;
+    if (c->bt->nvcpus > 1) {
+        /* While the instruction waits for a device another vCPU may flush the cache, and the record
+         * with it. */
+        copy = site->insn;
+        c->result = (u8)interp_exec(&c->interp, &copy);
+    } else {
+        c->result = (u8)interp_exec(&c->interp, &site->insn);
+    }
     bt_code_written(c);
     bt_flags_out(env);
     if (c->result != INTERP_OK)
@@ -85,8 +94,7 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
         return leave(c, BT_EXIT_RESUME);
     if (!env->fpu_live)
         bt_fpu_load(c);
-    if (!c->remapped && env->s.rip == site.va + site.insn.length && c->mode == mode &&
-        env->window == window)
+    if (!c->remapped && env->s.rip == next && c->mode == mode && env->window == window)
         return ret;
     return go_on(c);
 }
