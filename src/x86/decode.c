@@ -413,12 +413,20 @@ static u8 broadcast_lanes(ZydisBroadcastMode mode)
     }
 }
 
-enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *bytes, size_t n, unsigned mode,
+enum x86_decode_result x86_decode(struct x86_insn *insn, const u8 *memory, size_t n, unsigned mode,
                                   bool real)
 {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     const ZydisDecoder *d = decoder_for(mode, real);
+    u8 bytes[X86_INSN_MAX];
+
+    /* Guest memory changes under our eyes: what is decoded must be what insn->bytes holds, which
+     * the translator copies into host code. So it is read once. */
+    if (n > sizeof bytes)
+        n = sizeof bytes;
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = ((const volatile u8 *)memory)[i];
     ZyanStatus st = ZydisDecoderDecodeFull(d, bytes, n, &z, ops);
     if (!ZYAN_SUCCESS(st)) {
         if (st == ZYDIS_STATUS_NO_MORE_DATA)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The decoder's fields, for the encodings the translator and the interpreter rely on. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -148,6 +149,39 @@ static void decode__results(void **state)
     assert_int_equal(try("\xc4\xe1\x78\x58\xc0", 5, 16, true), X86_DECODE_INVALID);
 }
 
+/* Another vCPU changes the bytes all the time: what the fields say must be what bytes[] holds. */
+static u8 changing[16];
+static int done;
+
+static void *change(void *arg)
+{
+    while (!__atomic_load_n(&done, __ATOMIC_RELAXED)) {
+        *(volatile u8 *)&changing[0] = 0xb8; /* mov eax, imm32 */
+        *(volatile u8 *)&changing[0] = 0x0f; /* syscall */
+    }
+    return arg;
+}
+
+static void decode__reads_memory_once(void **state)
+{
+    pthread_t t;
+    unsigned wrong = 0;
+
+    (void)state;
+    changing[1] = 0x05;
+    assert_int_equal(pthread_create(&t, NULL, change, NULL), 0);
+    for (unsigned i = 0; i < 300000; i++) {
+        struct x86_insn in;
+
+        if (x86_decode(&in, changing, sizeof changing, 64, false) != X86_DECODE_OK)
+            continue;
+        wrong += in.bytes[0] != (in.mnemonic == ZYDIS_MNEMONIC_MOV ? 0xb8 : 0x0f);
+    }
+    __atomic_store_n(&done, 1, __ATOMIC_RELAXED);
+    pthread_join(t, NULL);
+    assert_int_equal(wrong, 0);
+}
+
 static void format__text(void **state)
 {
     char buf[64], tiny[4];
@@ -172,6 +206,7 @@ int main(void)
         cmocka_unit_test(decode__addresses_not_accessed),
         cmocka_unit_test(decode__hidden_extensions_are_nops),
         cmocka_unit_test(decode__results),
+        cmocka_unit_test(decode__reads_memory_once),
         cmocka_unit_test(format__text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
