@@ -599,3 +599,27 @@ TEST(tsc__is_one_for_all)
     all(tsc_ring, NULL);
     CHECK_EQ(weird, 0);
 }
+
+/* The other processors are stopped for a locked access that no single host instruction does; what
+ * is behind this one is no memory. */
+static void lock_hole(void *arg)
+{
+    volatile u8 *p = arg;
+
+    together();
+    for (unsigned i = 0; i < 200; i++) {
+        __asm__ volatile("lock incl (%0)" ::"r"(p) : "memory", "cc");
+        __asm__ volatile("lock btsl $3, (%0)" ::"r"(p) : "memory", "cc");
+        __asm__ volatile("lock incl (%0)" ::"r"(p - 2) : "memory", "cc"); /* RAM and hole */
+    }
+}
+
+TEST(lock__where_there_is_no_memory)
+{
+    u64 va = TEST_VA + 0x200000;
+
+    map(va, (uptr)page_alloc(), PTE_P | PTE_W);
+    map(va + 0x1000, 0xd0000000, PTE_P | PTE_W | PTE_PCD);
+    all(lock_hole, (void *)(va + 0x1000));
+    CHECK_EQ(*(volatile u8 *)(va + 0xffd), 0);
+}

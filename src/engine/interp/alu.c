@@ -336,7 +336,7 @@ enum interp_result i_cmpxchg8b(struct interp *in, const struct x86_insn *insn)
         if (lin & 15)
             interp_raise_err(in, X86_GP, 0);
         im_rmw(in, lin, 16, im_access(in), &m);
-        if (locked && !m.single)
+        if (rmw_stops_others(locked, &m))
             in->ops->exclusive_begin(in->opaque);
     } else {
         rmw_begin(in, insn, 8, locked, &m);

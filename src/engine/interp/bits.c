@@ -86,7 +86,7 @@ static enum interp_result bit_insn(struct interp *in, const struct x86_insn *ins
     struct im_rmw m;
     bool locked = (insn->prefixes & X86_PFX_LOCK) != 0;
     im_rmw(in, lin, size, im_access(in), &m);
-    if (locked && !m.single)
+    if (rmw_stops_others(locked, &m))
         in->ops->exclusive_begin(in->opaque);
     im_rmw_get(in, &m, &a);
     if (locked && m.single) {

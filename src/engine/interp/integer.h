@@ -97,6 +97,17 @@ static inline u64 mem_linear(struct interp *in, const struct x86_insn *insn, uns
 }
 
 /*
+ * Must the other vCPUs be stopped for a locked access? Where it crosses pages of RAM. Not for MMIO:
+ * a device is reached only by a vCPU that is out of the guest, which is not let in again while
+ * anybody stops the others, and which takes the VM lock, held by devices that stop vCPUs for DMA.
+ */
+static inline bool rmw_stops_others(bool locked, const struct im_rmw *m)
+{
+    return unlikely(locked && !m->single) && m->part[0].host &&
+           (m->first == m->size || m->part[1].host);
+}
+
+/*
  * Opens the memory operand for read-modify-write and, for locked instructions that one host
  * instruction cannot do, stops the other vCPUs. rmw_end must follow.
  */
@@ -104,13 +115,13 @@ static inline void rmw_begin(struct interp *in, const struct x86_insn *insn, uns
                              bool locked, struct im_rmw *m)
 {
     im_rmw(in, mem_linear(in, insn, size, true), size, im_access(in), m);
-    if (unlikely(locked && !m->single))
+    if (rmw_stops_others(locked, m))
         in->ops->exclusive_begin(in->opaque);
 }
 
 static inline void rmw_end(struct interp *in, bool locked, const struct im_rmw *m)
 {
-    if (unlikely(locked && !m->single))
+    if (rmw_stops_others(locked, m))
         in->ops->exclusive_end(in->opaque);
 }
 
