@@ -20,6 +20,7 @@
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 static void say(const char *what)
@@ -89,9 +90,12 @@ static pid_t start(const char *command, const sigset_t *waited)
 
         sigprocmask(SIG_UNBLOCK, waited, NULL);
         setsid();
-        fd = open(terminal(), O_RDWR);
+        /* A controlling terminal is hung up when its session ends, and drops what it has not sent:
+         * a command's last lines. Only the shell, which needs it for job control, gets one. */
+        fd = open(terminal(), O_RDWR | O_NOCTTY);
         if (fd >= 0) {
-            ioctl(fd, TIOCSCTTY, 0);
+            if (!command)
+                ioctl(fd, TIOCSCTTY, 0);
             for (int i = 0; i < 3; i++)
                 dup2(fd, i);
             if (fd > 2)
@@ -112,6 +116,7 @@ static pid_t start(const char *command, const sigset_t *waited)
 static _Noreturn void end(int how)
 {
     fflush(stdout);
+    tcdrain(STDOUT_FILENO);
     sync();
     reboot(how);
     for (;;)
