@@ -150,7 +150,7 @@ static void decode__results(void **state)
 }
 
 /* Another vCPU changes the bytes all the time: what the fields say must be what bytes[] holds. */
-static u8 changing[16];
+static u8 changing[16] = {0x0f, 0x05};
 static int done;
 
 static void *change(void *arg)
@@ -168,7 +168,6 @@ static void decode__reads_memory_once(void **state)
     unsigned wrong = 0;
 
     (void)state;
-    changing[1] = 0x05;
     assert_int_equal(pthread_create(&t, NULL, change, NULL), 0);
     for (unsigned i = 0; i < 300000; i++) {
         struct x86_insn in;
