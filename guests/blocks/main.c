@@ -774,3 +774,90 @@ TEST(text__and_table_in_one_page)
         call((uptr)table);
     CHECK_EQ(((u32 *)(table + 0x100))[15], 117);
 }
+
+/* --- what once reached beyond the guest, or hung the monitor --- */
+
+TEST(group__with_an_instruction_done_elsewhere)
+{
+    /* AH with a memory operand has no copied form; the pushes and pops around it share one check */
+    u64 c = 0x1122334455667788, d = 0, a = 0x42;
+    u8 m = 7;
+
+    __asm__ volatile("push %%rax; mov (%3), %%ah; push %%rcx; pop %%rdx; pop %%rcx"
+                     : "+a"(a), "+c"(c), "+d"(d)
+                     : "b"(&m)
+                     : "memory");
+    CHECK_EQ(d, 0x1122334455667788);
+    CHECK_EQ(c, 0x42);
+    CHECK_EQ(a, 0x742);
+}
+
+TEST(leave__of_16_bits)
+{
+    u64 frame[2] = {0x1111222233334444, 0}, rbp = (uptr)frame, rsp = 0;
+
+    __asm__ volatile("mov %%rsp, %%r12; xchg %%rbp, %0; .byte 0x66, 0xc9; xchg %%rbp, %0\n\t"
+                     "mov %%rsp, %1; mov %%r12, %%rsp"
+                     : "+r"(rbp), "=&r"(rsp)
+                     :
+                     : "r12", "memory");
+    CHECK_EQ(rbp, ((uptr)frame & ~(u64)0xffff) | 0x4444);
+    CHECK_EQ(rsp, (uptr)frame + 2);
+}
+
+TEST(flags__of_a_patched_target)
+{
+    /* cmp edi,esi; mov rdx,[rdx]; jmp B; B: add ecx,ecx; nop; ret - and then B reads the flags */
+    static const u8 code[] = {0x39, 0xf7, 0x48, 0x8b, 0x12, 0xeb, 0x02,
+                              0x90, 0x90, 0x01, 0xc9, 0x90, 0xc3};
+    static u64 mem;
+    u8 *p = pages_alloc(1, 1);
+    u64 a = 0, d;
+
+    memcpy(p, code, sizeof(code));
+    for (int i = 0; i < 4; i++) {
+        if (i == 3)
+            EMIT(p + 9, 0x0f, 0x94, 0xc0, 0xc3); /* sete al; ret */
+        d = (uptr)&mem;
+        a = 0;
+        __asm__ volatile("call *%2"
+                         : "+a"(a), "+d"(d)
+                         : "r"(p), "D"(5), "S"(5)
+                         : "rcx", "memory", "cc");
+    }
+    CHECK_EQ(a, 1);
+}
+
+static volatile u32 ticks;
+
+static bool on_tick(struct regs *r)
+{
+    apic_eoi();
+    if (++ticks >= 300)
+        r->rcx = 1;
+    return true;
+}
+
+TEST(kick__in_a_loop_through_two_pages)
+{
+    /* 1: dec rcx; mov eax,1 (crosses); test rcx,rcx; jnz 1b; ret */
+    static const u8 code[] = {0x48, 0xff, 0xc9, 0xb8, 1,    0,    0,
+                              0,    0x48, 0x85, 0xc9, 0x75, 0xf3, 0xc3};
+    u8 *p = pages_alloc(2, 1);
+    u64 c = (u64)1 << 60;
+
+    memcpy(p + 0xffb, code, sizeof(code));
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    apic_enable();
+    trap_set_hook(0x60, on_tick);
+    ticks = 0;
+    apic_write(APIC_TDCR, 0xb);
+    apic_write(APIC_LVT_TIMER, 0x20000 | 0x60);
+    apic_write(APIC_TMICT, 200000);
+    sti();
+    __asm__ volatile("call *%1" : "+c"(c) : "r"(p + 0xffb) : "rax", "memory", "cc");
+    cli();
+    apic_write(APIC_TMICT, 0);
+    CHECK_EQ(ticks >= 300, 1);
+}

@@ -196,6 +196,7 @@ static void fill_operands(struct x86_insn *insn, const ZydisDecodedInstruction *
     for (unsigned i = 0; i < z->operand_count; i++) {
         const ZydisDecodedOperand *o = &ops[i];
         if (i >= z->operand_count_visible) {
+            insn->hidden_mem |= o->type == ZYDIS_OPERAND_TYPE_MEMORY;
             if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && !visible_mem)
                 hidden_mem(insn, o);
             continue;

@@ -78,6 +78,7 @@ struct x86_insn {
     u32 flags_read;      /* RFLAGS bits tested */
     u32 flags_written;   /* RFLAGS bits set, cleared, changed or left undefined */
     u32 flags_undefined; /* of those, the ones the manual leaves undefined: a CPU may keep them */
+    bool hidden_mem; /* accesses memory that no operand in op[] names: stack, string, XLAT, ... */
     bool has_modrm;
     u8 modrm;                                 /* raw byte */
     u8 modrm_off, sib_off, disp_off, imm_off; /* offsets in bytes[]; 0: absent */

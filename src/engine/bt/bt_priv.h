@@ -183,6 +183,11 @@ struct bt_link {
     u32 cold_start, cold_end;
 };
 
+/* Bytes of a page. */
+struct bt_range {
+    u16 off, len;
+};
+
 struct bt_block {
     struct bt_block *hash_next;
     struct bt_block *page_next; /* blocks of the same guest page */
@@ -197,12 +202,13 @@ struct bt_block {
     u32 via_ibl;   /* offset from entry of a jump through the branch-target table, for len2 */
     u16 guest_len; /* bytes of guest code in the first page */
     u16 nmap;
-    u16 ninsns;    /* guest instructions */
-    u8 *entry;     /* executable view: the body */
-    u8 *ibl_entry; /* executable view: checks r11 == va first */
-    u32 hot_size;  /* bytes of the body from entry; cold code follows */
-    u32 size;      /* all bytes from ibl_entry */
-    u32 stale;     /* offset from entry of the code that an invalidated block's entry jumps to */
+    u16 ninsns;              /* guest instructions */
+    struct bt_range seen[2]; /* code of the same page that it was translated in view of (flags) */
+    u8 *entry;               /* executable view: the body */
+    u8 *ibl_entry;           /* executable view: checks r11 == va first */
+    u32 hot_size;            /* bytes of the body from entry; cold code follows */
+    u32 size;                /* all bytes from ibl_entry */
+    u32 stale; /* offset from entry of the code that an invalidated block's entry jumps to */
     bool dead;
     bool flags_live_in;
     u64 target; /* for BT_MAP_DIRECT */
@@ -285,6 +291,7 @@ struct bt_vm {
     struct host_mutex excl_lock;
     u32 excl; /* atomic: someone wants all vCPUs out */
     bool interp_only, lockstep;
+    u64 fpu_mask; /* XSAVE components the guest can have */
     bool trace_block, trace_exc;
     /* Stubs, executable view. */
     void (*enter)(u64 window, const u8 *code);

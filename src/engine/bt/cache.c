@@ -137,6 +137,31 @@ struct bt_page *bt_page_of(struct bt_vm *bt, u64 gpa, bool create)
     return *p;
 }
 
+/* Lines of a page whose change matters to a block. */
+static u64 block_lines(const struct bt_block *b)
+{
+    u64 lines = line_mask(b->gpa, b->guest_len);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(b->seen); i++)
+        if (b->seen[i].len)
+            lines |= line_mask(b->seen[i].off, b->seen[i].len);
+    return lines;
+}
+
+/* Does it matter to a block that [gpa, gpa+n) of its page changes? */
+static bool concerns(const struct bt_block *b, u64 gpa, u64 n)
+{
+    u64 off = gpa & (PAGE_SIZE - 1);
+
+    if (b->gpa < gpa + n && gpa < b->gpa + b->guest_len)
+        return true;
+    for (unsigned i = 0; i < ARRAY_SIZE(b->seen); i++)
+        if (b->seen[i].len && b->seen[i].off < off + n &&
+            off < (u64)b->seen[i].off + b->seen[i].len)
+            return true;
+    return false;
+}
+
 bool bt_code_overlaps(struct bt_vm *bt, u64 gpa, u64 len)
 {
     struct bt_page *page = bt_page_of(bt, gpa, false);
@@ -159,7 +184,7 @@ static void add_to_page(struct bt_vm *bt, struct bt_block *b)
     CHECK(page);
     b->page_next = page->blocks;
     page->blocks = b;
-    __atomic_store_n(&page->lines, page->lines | line_mask(b->gpa, b->guest_len), __ATOMIC_SEQ_CST);
+    __atomic_store_n(&page->lines, page->lines | block_lines(b), __ATOMIC_SEQ_CST);
 }
 
 void bt_cache_insert(struct bt_vm *bt, struct bt_block *b)
@@ -217,13 +242,13 @@ void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len
             u64 lines = 0;
 
             while ((b = *p)) {
-                if (b->gpa < gpa + n && gpa < b->gpa + b->guest_len) {
+                if (concerns(b, gpa, n)) {
                     kill_block(bt, b->len2 || !b->twin ? b : b->twin);
                     *p = b->page_next;
                     if (st)
                         st->invalidated++;
                 } else {
-                    lines |= line_mask(b->gpa, b->guest_len);
+                    lines |= block_lines(b);
                     p = &b->page_next;
                 }
             }

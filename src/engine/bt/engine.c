@@ -331,6 +331,7 @@ static int bt_vcpu_create(struct vcpu *v)
         return -EINVAL_;
     }
     v->engine_vcpu = c;
+    bt->fpu_mask = v->vm->cpu_model.xcr0_valid | 3;
     c->v = v;
     c->bt = bt;
     c->windows = host_windows_alloc(BT_NCLASS * BT_SLOTS, BT_WINDOW_STRIDE, BT_PRE, BT_ENV_SIZE);

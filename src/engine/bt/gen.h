@@ -137,6 +137,8 @@ void gen_find_groups(struct item *items, unsigned n);
 /* --- gen_op.c
  * -----------------------------------------------------------------------------------------------
  */
+/* Can gen_generic do it? (In a stack group it can if group.c lets it in.) */
+bool gen_generic_fits(const struct x86_insn *in);
 /* An instruction copied with its operands replaced. false: cannot; nothing emitted. */
 bool gen_generic(struct gen *g);
 void gen_lea(struct gen *g);

@@ -317,6 +317,44 @@ static bool replaced(const struct subst *s)
     return false;
 }
 
+/*
+ * The limits of gen_generic, known before stack groups are formed: an instruction in a group must
+ * not turn into a call of C, which would leave r8 to the accesses after it.
+ */
+bool gen_generic_fits(const struct x86_insn *in)
+{
+    bool mem = in->mem.present && !in->mem.agen, high8 = false, rex = in->mem.present;
+    u8 seen = 0;
+
+    /* What reaches memory by itself would reach the host's. */
+    if (in->hidden_mem)
+        return false;
+    if (mem) {
+        bool modrm = in->has_modrm && in->modrm < 0xc0;
+
+        if (in->mem.vsib || !in->mem.size || in->mem.size > 512 || in->mem.size % 8)
+            return false;
+        if (!modrm)
+            return in->encoding == X86_ENC_LEGACY && in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+                   in->opcode >= 0xa0 && in->opcode <= 0xa3;
+    }
+    for (unsigned i = 0; i < in->nops; i++) {
+        const struct x86_op *op = &in->op[i];
+
+        if (op->kind != X86_OP_GPR)
+            continue;
+        if (op->high8)
+            high8 = true;
+        else if (field_of(op) < 0 && (op->reg == X86_RSP || gen_in_memory(op->reg)))
+            return false;
+        else if (op->reg == X86_RSP || gen_in_memory(op->reg))
+            rex = true;
+        if (gen_in_memory(op->reg) && !op->high8)
+            seen |= (u8)(1u << (op->reg - X86_R8));
+    }
+    return !(high8 && rex) && __builtin_popcount(seen) <= (mem ? 2 : 3);
+}
+
 bool gen_generic(struct gen *g)
 {
     const struct x86_insn *in = g->insn;

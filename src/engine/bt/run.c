@@ -9,19 +9,28 @@
 void bt_fpu_save(struct bt_vcpu *c)
 {
     static const u32 mxcsr = 0x1f80;
+    u64 mask = c->bt->fpu_mask;
 
     if (!c->env->fpu_live)
         return;
-    __asm__ volatile("xsave64 %0" : "=m"(c->env->s.xsave) : "a"(-1), "d"(-1) : "memory");
+    __asm__ volatile("xsave64 %0"
+                     : "=m"(c->env->s.xsave)
+                     : "a"((u32)mask), "d"((u32)(mask >> 32))
+                     : "memory");
     __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
     c->env->fpu_live = 0;
 }
 
 void bt_fpu_load(struct bt_vcpu *c)
 {
+    u64 mask = c->bt->fpu_mask;
+
     if (c->env->fpu_live)
         return;
-    __asm__ volatile("xrstor64 %0" : : "m"(c->env->s.xsave), "a"(-1), "d"(-1) : "memory");
+    __asm__ volatile("xrstor64 %0"
+                     :
+                     : "m"(c->env->s.xsave), "a"((u32)mask), "d"((u32)(mask >> 32))
+                     : "memory");
     c->env->fpu_live = 1;
 }
 

@@ -126,6 +126,9 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
 
     if (pc < b->entry) {
         /* The check of r11 at the table's entry. */
+        /* The branch itself faults when its target is not canonical: bt_help_ibl is next. */
+        if (!bt_canonical(c, *sig->gpr[R11]))
+            return;
         env->s.rip = *sig->gpr[R11];
         if (b->flags_live_in && pc >= b->ibl_entry + 3)
             *sig->gpr[X86_RCX] = *sig->gpr[R10];
@@ -142,6 +145,12 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
                 leave_by(c, sig, leave_stub);
                 return;
             }
+        /* Through the branch-target table into the block itself. */
+        if (b->len2 && off >= b->via_ibl && off < b->stale) {
+            env->s.rip = b->va;
+            leave_by(c, sig, leave_stub);
+            return;
+        }
         /* Cold code is on its way to a stub that looks at `pending`, unless it is on its way back.
          */
         if (*pc != 0xe9)
@@ -163,6 +172,8 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         if (m->shadow)
             env->s.int_shadow = 1;
     } else if (m->kind == BT_MAP_INDIRECT) {
+        if (!bt_canonical(c, *sig->gpr[R11]))
+            return;
         env->s.rip = *sig->gpr[R11];
     } else if (m->kind == BT_MAP_DIRECT) {
         env->s.rip = b->target;
@@ -199,6 +210,9 @@ bool bt_signal(void *opaque, struct host_signal *sig)
     if (!b)
         return false;
     if (fault) {
+        /* The soft TLB lets no page fault through but STI's probe: anything else is our bug. */
+        if (sig->trapno == X86_PF && sig->addr)
+            return false;
         c->stats.host_faults++;
         if ((u32)(pc - b->ibl_entry) >= b->size || pc < b->entry ||
             (u32)(pc - b->entry) >= b->hot_size)

@@ -21,7 +21,7 @@ void bt_enter_guest(struct bt_vcpu *c)
 {
     for (;;) {
         __atomic_store_n(&c->in_guest, 1, __ATOMIC_SEQ_CST);
-        if (!__atomic_load_n(&c->bt->excl, __ATOMIC_SEQ_CST))
+        if (!__atomic_load_n(&c->bt->excl, __ATOMIC_SEQ_CST) || c->excl_depth)
             return;
         __atomic_store_n(&c->in_guest, 0, __ATOMIC_SEQ_CST);
         host_event_wait(&c->excl_event, 1000000);
@@ -53,6 +53,9 @@ void bt_exclusive_begin(struct bt_vm *bt, struct bt_vcpu *self)
                 __asm__ volatile("pause");
             else
                 host_yield();
+            /* Should a kick ever get lost, this makes it a delay. */
+            if (spin % 1000 == 999 && __atomic_load_n(&c->in_guest, __ATOMIC_SEQ_CST))
+                host_kick(c->thread);
         }
     }
     if (self) {

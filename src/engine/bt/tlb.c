@@ -114,9 +114,11 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
                 return NULL;
             return host;
         }
-        insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), true, w);
+        if (bt_canonical(c, lin))
+            insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), true, w);
     }
-    insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), false, w);
+    if (bt_canonical(c, lin))
+        insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), false, w);
     return host;
 }
 
@@ -235,6 +237,17 @@ bool bt_fetch_global(struct bt_vcpu *c, u64 lin)
  * at it after the write, both with full fences.
  */
 
+static u64 gpa_of(struct bt_vcpu *c, const u8 *host)
+{
+    const struct guest_mem *m = &c->bt->vm->mem;
+
+    for (unsigned i = 0; i < m->n; i++)
+        if (host >= m->slot[i].host && host < m->slot[i].host + m->slot[i].size)
+            return m->slot[i].gpa + (u64)(host - m->slot[i].host);
+    CHECK(!"host address of no slot");
+    return 0;
+}
+
 static void note_code_write(struct bt_vcpu *c, u64 gpa, unsigned len)
 {
     if (c->ncode_writes) {
@@ -344,6 +357,10 @@ int bt_translate(void *opaque, u64 gva, unsigned len, unsigned access, struct in
             host = slot->host + (w.gpa - slot->gpa);
         }
     }
+    /* The instruction may stop or let in other vCPUs before it writes, and one of them translate
+     * this page. */
+    if (write && c->bt->nvcpus > 1)
+        note_code_write(c, gpa_of(c, host), len);
     if (c->lockstep && write)
         bt_lockstep_write(c->lockstep, host, len);
     ref->host = host;

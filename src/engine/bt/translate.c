@@ -213,6 +213,7 @@ static bool needs_interp(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_RDPMC:
     case ZYDIS_MNEMONIC_XGETBV:
     case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_LEAVE:
     case ZYDIS_MNEMONIC_XLAT:
     case ZYDIS_MNEMONIC_BOUND:
     case ZYDIS_MNEMONIC_CLFLUSH:
@@ -302,7 +303,7 @@ static u8 classify(const struct x86_insn *in, u32 mode)
         if (!(mode & BT_MODE_FPU) || (wide && !(mode & BT_MODE_AVX)))
             return KIND_SITE;
     }
-    return KIND_GENERIC;
+    return gen_generic_fits(in) ? KIND_GENERIC : KIND_SITE;
 }
 
 /* Flags an instruction certainly overwrites. */
@@ -335,9 +336,10 @@ static u64 reads(const struct item *it)
 }
 
 /* Flags needed at va in the same page, looked up a few instructions far; host: the page's bytes. */
-static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits)
+static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits,
+                           struct bt_range *seen)
 {
-    u64 unknown = RFLAGS_ARITH, needed = 0;
+    u64 unknown = RFLAGS_ARITH, needed = 0, start = va - page_va;
 
     for (unsigned i = 0; i < 4 && unknown; i++) {
         struct item it;
@@ -347,6 +349,8 @@ static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits)
             break;
         if (x86_decode(&it.insn, page + off, PAGE_SIZE - off, bits, false) != X86_DECODE_OK)
             break;
+        seen->off = (u16)start;
+        seen->len = (u16)(off + it.insn.length - start);
         it.kind = classify(&it.insn, BT_MODE_CODE | BT_MODE_FPU | BT_MODE_AVX);
         needed |= reads(&it) & unknown;
         unknown &= ~(reads(&it) | kills(&it.insn));
@@ -358,18 +362,29 @@ static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits)
 }
 
 static u64 flags_live_out(const struct item *last, u64 end_va, u64 page_va, const u8 *page,
-                          unsigned bits)
+                          unsigned bits, struct bt_range seen[2])
 {
     u64 live;
 
     if (!last->last)
-        return flags_needed_at(end_va, page_va, page, bits);
+        return flags_needed_at(end_va, page_va, page, bits, &seen[0]);
     if (last->kind != KIND_FLOW || last->insn.op[0].kind != X86_OP_REL)
         return RFLAGS_ARITH;
-    live = flags_needed_at(end_va + last->insn.imm[0], page_va, page, bits);
+    live = flags_needed_at(end_va + last->insn.imm[0], page_va, page, bits, &seen[0]);
     if (last->insn.category == ZYDIS_CATEGORY_COND_BR)
-        live |= flags_needed_at(end_va, page_va, page, bits);
+        live |= flags_needed_at(end_va, page_va, page, bits, &seen[1]);
     return live;
+}
+
+/* A direct branch out of the canonical half: the fault is the branch's own. (47 bits are right
+ * under LA57 too: slow there.) */
+static bool beyond_canonical(const struct item *it)
+{
+    u64 target = it->va + it->insn.length + it->insn.imm[0];
+
+    return it->kind == KIND_FLOW && it->insn.mode == 64 && it->insn.op[0].kind == X86_OP_REL &&
+           (sign_extend(target, 48) != target ||
+            sign_extend(it->va + it->insn.length, 48) != it->va + it->insn.length);
 }
 
 /* Can it be run twice with the same result, and be undone? */
@@ -396,6 +411,8 @@ static bool decode_straddle(struct bt_vcpu *c, struct item *it, u64 lin, const u
         return false;
     it->va = lin;
     it->kind = classify(&it->insn, mode);
+    if (beyond_canonical(it))
+        it->kind = KIND_SITE;
     it->last = is_branch(&it->insn);
     it->in_group = it->grouped = it->check = false;
     it->keep_flags = true;
@@ -403,7 +420,8 @@ static bool decode_straddle(struct bt_vcpu *c, struct item *it, u64 lin, const u
 }
 
 /* Decodes up to a branch, the page's end or the limit. Returns how many. */
-static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode, bool lockstep)
+static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode, bool lockstep,
+                             struct bt_range seen[2])
 {
     u64 page_va = lin & PAGE_MASK;
     unsigned bits = mode & BT_MODE_64 ? 64 : 32;
@@ -421,6 +439,8 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
         it->va = lin;
         it->in_group = it->grouped = it->check = false;
         it->kind = classify(&it->insn, mode);
+        if (beyond_canonical(it))
+            it->kind = KIND_SITE;
         if (lockstep && !repeatable(it))
             break;
         it->last = is_branch(&it->insn);
@@ -432,7 +452,7 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
     if (!n)
         return 0;
     /* Compared in lockstep mode, flags must be right at the end. */
-    live = lockstep ? RFLAGS_ARITH : flags_live_out(&items[n - 1], lin, page_va, page, bits);
+    live = lockstep ? RFLAGS_ARITH : flags_live_out(&items[n - 1], lin, page_va, page, bits, seen);
     for (unsigned i = n; i-- > 0;) {
         live = (live & ~kills(&items[i].insn)) | reads(&items[i]);
         items[i].keep_flags = live != 0;
@@ -471,14 +491,17 @@ static bool gen_item(struct gen *g, const struct item *it, bool last)
     case KIND_FLOW:
         if (gen_flow(g))
             return true;
+        CHECK(!it->in_group);
         return gen_site(g, g->bt->call_interp);
     case KIND_GENERIC:
         if (gen_generic(g))
             return true;
+        CHECK(!it->in_group);
         return gen_site(g, g->bt->call_interp);
     case KIND_SYS:
         if (gen_sys(g, last))
             return true;
+        CHECK(!it->in_group);
         return gen_site(g, g->bt->call_interp);
     case KIND_STRING:
         return gen_site(g, g->bt->call_string);
@@ -598,10 +621,11 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     struct bt_block *b;
     u32 mode = bt_block_mode(c);
     u64 gpa2 = 0;
+    struct bt_range seen[2] = {{0, 0}, {0, 0}};
     unsigned n;
 
     *full = false;
-    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode, bt->lockstep);
+    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode, bt->lockstep, seen);
     if (!n) {
         if (bt->lockstep || !decode_straddle(c, items, lin, host, mode, &gpa2))
             return NULL;
@@ -619,6 +643,7 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     b->va = lin;
     b->gpa = gpa;
     b->mode = mode;
+    memcpy(b->seen, seen, sizeof(seen));
     if (gpa2 && !add_twin(bt, b, gpa2, items[0].insn.length))
         goto full;
     g.e = (struct emit){.p = bt->code_pos, .end = bt->code_end};
