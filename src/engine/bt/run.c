@@ -17,6 +17,8 @@ void bt_fpu_save(struct bt_vcpu *c)
                      : "=m"(c->env->s.xsave)
                      : "a"((u32)mask), "d"((u32)(mask >> 32))
                      : "memory");
+    /* FOP, FIP and FDP are of our code and memory; the guest must not learn where those are. */
+    memset(c->env->s.xsave + 6, 0, 18);
     __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
     c->env->fpu_live = 0;
 }
