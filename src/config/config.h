@@ -10,6 +10,13 @@
 
 #include "base/types.h"
 
+/* Values of an option that may be given several times, in order. */
+#define CONFIG_LIST_MAX 24
+struct config_list {
+    const char *item[CONFIG_LIST_MAX];
+    unsigned n;
+};
+
 /* Strings point into argv, the environment or the table. NULL: not given. */
 struct config {
     const char *engine;
@@ -36,6 +43,7 @@ struct config {
 enum option_type {
     OPTION_FLAG,   /* no argument */
     OPTION_STRING, /* any text */
+    OPTION_LIST,   /* any text, may be repeated */
     OPTION_NUMBER, /* decimal, within min..max */
     OPTION_MEMORY, /* number with an optional suffix K M G T; without one MiB */
     OPTION_CHOICE, /* one of choices, separated by | */
@@ -51,7 +59,8 @@ struct option_row {
     const char *choices;
     const char *value; /* default, as it would be written; NULL: none */
     const char *env;   /* environment variable read when the option is not given; NULL: none */
-    /* Further check of an OPTION_STRING: NULL, or what is wrong with it. */
+    /* Further check of an OPTION_STRING or a value of an OPTION_LIST: NULL, or what is wrong with
+     * it. */
     const char *(*check)(const char *value);
     const char *help; /* one paragraph */
 };

@@ -104,6 +104,14 @@ static bool is_choice(const char *choices, const char *v)
     return false;
 }
 
+static int add_to_list(struct parser *p, struct config_list *l, const char *what, const char *value)
+{
+    if (l->n == CONFIG_LIST_MAX)
+        return fail(p, "%s: given more than %d times", what, CONFIG_LIST_MAX);
+    l->item[l->n++] = value;
+    return 0;
+}
+
 /* Stores value in the field of row o. what: how the user named the option. */
 static int set_option(struct parser *p, const struct option_row *o, const char *what,
                       const char *value)
@@ -140,9 +148,12 @@ static int set_option(struct parser *p, const struct option_row *o, const char *
             return fail(p, "%s: '%s' is none of %s", what, value, o->choices);
         break;
     case OPTION_STRING:
+    case OPTION_LIST:
         wrong = o->check ? o->check(value) : NULL;
         if (wrong)
             return fail(p, "%s: '%s': %s", what, value, wrong);
+        if (o->type == OPTION_LIST)
+            return add_to_list(p, (struct config_list *)(void *)field, what, value);
         break;
     }
     *(const char **)field = value;

@@ -50,6 +50,8 @@ void config_print_help(FILE *out)
         fprintf(out, "%*s", HELP_INDENT - n, "");
         print_wrapped(out, o->help, HELP_INDENT);
         extra[0] = 0;
+        if (o->type == OPTION_LIST)
+            snprintf(extra, sizeof(extra), "May be repeated.");
         if (o->type == OPTION_CHOICE)
             snprintf(extra, sizeof(extra), "One of %s.", o->choices);
         else if (o->type == OPTION_NUMBER)
@@ -106,6 +108,8 @@ void config_print_mdoc(FILE *out)
             fprintf(out, " Ar %s", o->arg);
         fputc('\n', out);
         print_mdoc_text(out, o->help);
+        if (o->type == OPTION_LIST)
+            fprintf(out, "It may be repeated.\n");
         if (o->type == OPTION_CHOICE) {
             fprintf(out, "One of ");
             for (const char *s = o->choices; *s; s++)
@@ -129,11 +133,9 @@ void config_print_mdoc(FILE *out)
 
 void config_print_dump(FILE *out)
 {
-    static const char *const type[] = {[OPTION_FLAG] = "flag",
-                                       [OPTION_STRING] = "string",
-                                       [OPTION_NUMBER] = "number",
-                                       [OPTION_MEMORY] = "memory",
-                                       [OPTION_CHOICE] = "choice"};
+    static const char *const type[] = {
+        [OPTION_FLAG] = "flag",     [OPTION_STRING] = "string", [OPTION_LIST] = "list",
+        [OPTION_NUMBER] = "number", [OPTION_MEMORY] = "memory", [OPTION_CHOICE] = "choice"};
 
     for (size_t i = 0; i < config_n_options; i++) {
         const struct option_row *o = &config_options[i];

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The backend seam: what devices plug into. Completion callbacks run on the event loop. */
+/*
+ * The backend seam: what devices plug into. A backend knows files, sockets and processes; a device
+ * knows none of them.
+ */
 #ifndef TRIVISOR_CORE_BACKEND_H
 #define TRIVISOR_CORE_BACKEND_H
 
-#include "base/types.h"
+#include "base/bits.h"
+#include "core/host.h"
 
 /* A byte stream with a person or a file at the other end (src/backend/char). */
 struct chardev {
@@ -16,7 +20,85 @@ struct chardev {
     /* Set by the device: input arrived; returns how many bytes were taken, the rest is offered
      * again after kick_input. Called with the VM lock held. */
     size_t (*on_input)(void *dev, const u8 *buf, size_t n);
+    /* Set by the device, may be NULL: the other end's window has this many columns and rows now
+     * (0: unknown). VM lock held. */
+    void (*on_resize)(void *dev, u16 cols, u16 rows);
     void *dev;
+    u16 cols, rows; /* the last known size; 0: unknown */
+};
+
+/*
+ * A disk (src/backend/block). The calls block, take offsets and lengths in bytes (multiples of
+ * 512, within size: callers check), may come from several threads at once, and are never made on a
+ * vCPU's thread, on the event loop or with the VM lock held. They move everything or fail: 0 or
+ * -errno (-ENOSPC: the host's disk is full, -EIO: anything the guest can only see as an error).
+ * Overlapping requests in flight have no order among each other.
+ */
+struct blockdev {
+    const struct blockdev_ops *ops;
+    u64 size; /* bytes, a multiple of 512 */
+    bool readonly;
+    bool can_discard; /* discard gives space back */
+};
+
+struct blockdev_ops {
+    int (*readv)(struct blockdev *b, const struct host_iov *iov, unsigned n, u64 off);
+    int (*writev)(struct blockdev *b, const struct host_iov *iov, unsigned n, u64 off);
+    /* All writes that were acknowledged before the call survive a crash of this process and of the
+     * host. */
+    int (*flush)(struct blockdev *b);
+    /* [off, off+len) is of no interest any more: it reads as anything, here as zeroes or as before.
+     */
+    int (*discard)(struct blockdev *b, u64 off, u64 len);
+    /* [off, off+len) reads as zeroes; unmap: its space may be given back. */
+    int (*write_zeroes)(struct blockdev *b, u64 off, u64 len, bool unmap);
+    /* Flushes and frees. Nothing is in flight. */
+    void (*close)(struct blockdev *b);
+};
+
+/*
+ * A network (src/backend/net). A frame on either side is a virtio_net_hdr_v1 of 12 bytes (virtio
+ * 1.2 5.1.6: num_buffers is set by the receiving device) and an Ethernet frame, with what
+ * segmentation and checksum offloads leave in it. All calls on the event loop, VM lock not held.
+ */
+#define NETDEV_HDR_SIZE 12
+#define NETDEV_FRAME_MAX (65536 + 18) /* header not counted */
+
+/* What may be left to the receiver of a frame. The values of TUN_F_* (linux/if_tun.h). */
+#define NETDEV_CSUM BIT32(0)
+#define NETDEV_TSO4 BIT32(1)
+#define NETDEV_TSO6 BIT32(2)
+#define NETDEV_TSO_ECN BIT32(3)
+#define NETDEV_UFO BIT32(4)
+
+struct netdev {
+    const struct netdev_ops *ops;
+    u32 offloads; /* NETDEV_*: what it can take from the guest, and give when set_offloads allows */
+    unsigned queues; /* pairs it can serve at once; queue numbers below are less */
+    u16 mtu;         /* 0: says nothing about it */
+    /* Set by the device. A frame may be had: call receive until it gives -EAGAIN. */
+    void (*on_readable)(void *dev, unsigned queue);
+    /* Set by the device. After send gave -EAGAIN: try again. */
+    void (*on_writable)(void *dev, unsigned queue);
+    /* Set by the device, may be NULL: the link went up or down. */
+    void (*on_link)(void *dev, bool up);
+    void *dev;
+};
+
+struct netdev_ops {
+    /* Takes one frame, header first. 0; -EAGAIN: not now, on_writable follows; other -errno: the
+     * frame is dropped. */
+    int (*send)(struct netdev *n, unsigned queue, const struct host_iov *iov, unsigned niov);
+    /* Puts one frame, header first, into iov. Its length; -EAGAIN: none there, on_readable follows;
+     * -EMSGSIZE: it did not fit and was dropped; other -errno: the network is gone. */
+    s64 (*receive)(struct netdev *n, unsigned queue, const struct host_iov *iov, unsigned niov);
+    /* Whether on_readable is wanted: a device without buffers turns it off. On at first: no. */
+    void (*want_readable)(struct netdev *n, unsigned queue, bool on);
+    /* What the guest accepts in received frames: NETDEV_*, a subset of offloads. */
+    void (*set_offloads)(struct netdev *n, u32 offloads);
+    /* How many queue pairs are in use now: 1 at first. */
+    void (*set_queues)(struct netdev *n, unsigned queues);
+    void (*close)(struct netdev *n);
 };
 
 #endif

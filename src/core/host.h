@@ -36,12 +36,35 @@ void host_mutex_init(struct host_mutex *m);
 void host_mutex_lock(struct host_mutex *m);
 void host_mutex_unlock(struct host_mutex *m);
 
+/* --- scatter/gather ------------------------------------------------------------------------------
+ */
+
+/* One piece of memory; laid out as struct iovec. */
+struct host_iov {
+    void *base;
+    size_t len;
+};
+#define HOST_IOV_MAX 1024
+
 /* --- threads
  * -------------------------------------------------------------------------------------------- */
 
 struct host_thread;
 int host_thread_create(struct host_thread **t, const char *name, void (*fn)(void *), void *arg);
 void host_thread_join(struct host_thread *t);
+
+/*
+ * Threads that run fn(opaque) when kicked, for work that may block. Each kick makes at least one
+ * call of fn begin after it (kicks that come while nobody has begun yet count as one); with
+ * several threads, kicks during a call may start further calls beside it.
+ */
+struct host_workers;
+int host_workers_create(struct host_workers **w, const char *name, unsigned threads,
+                        void (*fn)(void *opaque), void *opaque);
+/* Any thread, also a vCPU's with the VM lock held; no allocation. */
+void host_workers_kick(struct host_workers *w);
+/* Calls that have begun are finished, no further one begins; frees w. NULL: nothing. */
+void host_workers_destroy(struct host_workers *w);
 
 /* --- a one-bit event a thread can wait on
  * -------------------------------------------------------------- */
@@ -71,6 +94,22 @@ int host_loop_mod_fd(int fd, u32 events);
 void host_loop_del_fd(int fd);
 /* Runs fn on the loop's thread soon; any thread, async-signal-safe not required. */
 void host_loop_post(void (*fn)(void *opaque), void *opaque);
+/*
+ * A bottom half: work for the loop's thread that can be asked for from anywhere, also from a vCPU's
+ * thread, without allocating. Asking again before it began changes nothing; asking while it runs
+ * makes it run once more. Storage is the caller's; zeroed storage plus host_bh_init.
+ */
+struct host_bh {
+    void (*fn)(void *opaque);
+    void *opaque;
+    u32 scheduled;        /* atomic */
+    struct host_bh *next; /* the loop's */
+};
+void host_bh_init(struct host_bh *bh, void (*fn)(void *opaque), void *opaque);
+void host_bh_schedule(struct host_bh *bh);
+/* On the loop's thread, or when it does not run: bh will not be called any more unless it is
+ * scheduled again. */
+void host_bh_cancel(struct host_bh *bh);
 /* (Re)arms the loop's one timer: fn(opaque) at absolute monotonic ns; UINT64_MAX disarms. Any
  * thread. */
 void host_loop_timer(u64 monotonic_ns, void (*fn)(void *opaque), void *opaque);

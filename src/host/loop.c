@@ -41,6 +41,8 @@ static struct {
     struct watch *watches;
     unsigned always_ready; /* live watches epoll refused, with interest in something */
     struct post *first, **last;
+    struct host_bh *bh_first, **bh_last;
+    unsigned nbhs;
     bool stop;
     u64 deadline;
     void (*timer_fn)(void *opaque);
@@ -55,6 +57,7 @@ static void loop_init(void)
     struct epoll_event ev = {.events = EPOLLIN};
 
     loop.last = &loop.first;
+    loop.bh_last = &loop.bh_first;
     loop.deadline = UINT64_MAX;
     loop.ep = epoll_create1(EPOLL_CLOEXEC);
     loop.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -222,6 +225,72 @@ static void run_posts(void)
     }
 }
 
+void host_bh_init(struct host_bh *bh, void (*fn)(void *opaque), void *opaque)
+{
+    *bh = (struct host_bh){.fn = fn, .opaque = opaque};
+}
+
+void host_bh_schedule(struct host_bh *bh)
+{
+    bool first;
+
+    if (__atomic_exchange_n(&bh->scheduled, 1, __ATOMIC_ACQ_REL) || loop_ready())
+        return;
+    pthread_mutex_lock(&loop.lock);
+    first = !loop.bh_first;
+    bh->next = NULL;
+    *loop.bh_last = bh;
+    loop.bh_last = &bh->next;
+    loop.nbhs++;
+    pthread_mutex_unlock(&loop.lock);
+    if (first)
+        wake_loop();
+}
+
+/* Takes the link at *at off the list; loop.lock held. */
+static struct host_bh *unlink_bh(struct host_bh **at)
+{
+    struct host_bh *bh = *at;
+
+    *at = bh->next;
+    if (!bh->next)
+        loop.bh_last = at;
+    loop.nbhs--;
+    __atomic_store_n(&bh->scheduled, 0, __ATOMIC_RELEASE);
+    return bh;
+}
+
+void host_bh_cancel(struct host_bh *bh)
+{
+    pthread_mutex_lock(&loop.lock);
+    for (struct host_bh **at = &loop.bh_first; *at; at = &(*at)->next)
+        if (*at == bh) {
+            unlink_bh(at);
+            break;
+        }
+    pthread_mutex_unlock(&loop.lock);
+}
+
+/* Those that were waiting when it began: one that schedules itself does not keep the loop here. */
+static void run_bhs(void)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&loop.lock);
+    n = loop.nbhs;
+    while (n-- && loop.bh_first) {
+        struct host_bh *bh = unlink_bh(&loop.bh_first);
+
+        pthread_mutex_unlock(&loop.lock);
+        bh->fn(bh->opaque);
+        pthread_mutex_lock(&loop.lock);
+    }
+    n = loop.nbhs;
+    pthread_mutex_unlock(&loop.lock);
+    if (n)
+        wake_loop();
+}
+
 void host_loop_timer(u64 monotonic_ns, void (*fn)(void *opaque), void *opaque)
 {
     struct itimerspec its = {0};
@@ -289,6 +358,7 @@ int host_loop_run(void)
                 if (read(loop.wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
                     return -errno;
                 run_posts();
+                run_bhs();
             } else if (ev[i].data.ptr == &loop.timer) {
                 run_timer();
             } else {

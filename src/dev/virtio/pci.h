@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* virtio over PCI (virtio 1.2 4.1): a non-transitional function with MSI-X and INTx. */
+#ifndef TRIVISOR_DEV_VIRTIO_PCI_H
+#define TRIVISOR_DEV_VIRTIO_PCI_H
+
+#include "dev/pci/pci.h"
+#include "dev/virtio/virtio.h"
+
+struct virtio_pci {
+    struct pci_function pci;
+    struct virtio_device *d;
+    u8 isr; /* bit 0: queue, bit 1: configuration (4.1.4.5) */
+    u32 device_feature_select, driver_feature_select;
+    u64 driver_features;
+    u16 queue_select;
+    u8 cfg_cap; /* where the PCI configuration access capability is */
+};
+
+/*
+ * Makes t the transport of d, whose queues and features are complete, and puts it on the PCI bus.
+ * class_code: what the function says it is (24 bits). 0, or -errno of pci_host_add.
+ */
+int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device *pci_host,
+                    u8 devfn, u32 class_code);
+/* The machine is reset: registers to their power-on values, the device is reset. */
+void virtio_pci_reset(struct virtio_pci *t);
+
+#endif
