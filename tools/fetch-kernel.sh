@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Obtains Debian's stock cloud kernel and prints the path of its bzImage. The package is downloaded
-# and unpacked under .cache/ (never installed) and kept there by version; no root needed. When the
-# archive cannot be reached, the newest kernel in the cache is used.
+# Obtains Debian's stock cloud kernel and prints the path of its bzImage; its modules are in the
+# directory `modules` beside it. The package is downloaded and unpacked under .cache/ (never
+# installed) and kept there by version; no root needed. When the archive cannot be reached, the
+# newest kernel in the cache is used.
 # TRIVISOR_KERNEL=PATH names a kernel of your own instead.
 set -eu
 
@@ -48,7 +49,7 @@ if ! resolve; then
     fi
 fi
 out="$cache/${package}_$(echo "$version" | tr ':/' '__')"
-if [ ! -s "$out/vmlinuz" ]; then
+if [ ! -s "$out/vmlinuz" ] || [ ! -d "$out/modules" ]; then
     work=$(mktemp -d "$cache/.fetch.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     echo "fetch-kernel: downloading $package $version" >&2
@@ -63,6 +64,8 @@ if [ ! -s "$out/vmlinuz" ]; then
     fi
     dpkg-deb -x "$work"/*.deb "$work/root"
     mkdir -p "$out"
+    # Another one may be doing the same: complete things appear under their names at once.
+    [ -d "$out/modules" ] || mv -T "$work/root"/lib/modules/* "$out/modules" || [ -d "$out/modules" ]
     cp "$work/root"/boot/vmlinuz-* "$out/.vmlinuz"
     cp "$work/root"/boot/config-* "$out/config"
     mv "$out/.vmlinuz" "$out/vmlinuz"

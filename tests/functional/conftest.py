@@ -53,6 +53,15 @@ def bench_image():
     return path
 
 
+@pytest.fixture(scope='session')
+def virtio_image(kernel):
+    """An initramfs with the drivers of virtio devices, loaded at boot for what is there."""
+    r = subprocess.run(['ninja', '-C', os.path.join(ROOT, 'build'), 'tools/virtio.img'], capture_output=True,
+                       text=True, timeout=300, check=False)
+    assert r.returncode == 0, f'no guest image: {r.stdout[-2000:]}{r.stderr}'
+    return os.path.join(ROOT, 'build', 'tools', 'virtio.img')
+
+
 class Console:
     """A guest on a terminal of its own."""
 

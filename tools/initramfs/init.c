@@ -4,8 +4,11 @@
  * the serial console with job control, and ends the machine when the shell ends or when poweroff,
  * reboot or halt ask for it (by the signals busybox sends to process 1).
  *
- * A kernel parameter it understands (the kernel hands unknown NAME=VALUE parameters to init as
- * environment):  run="command"  runs the command instead of an interactive shell.
+ * Kernel parameters it understands (the kernel hands unknown NAME=VALUE parameters to init as
+ * environment):  run="command"  runs the command instead of an interactive shell;
+ * modules=a,b  loads these besides the drivers of the devices it finds.
+ *
+ * Under the name modprobe it is that program.
  */
 #include <fcntl.h>
 #include <net/if.h>
@@ -22,6 +25,8 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+
+#include "modules.h"
 
 static void say(const char *what)
 {
@@ -123,12 +128,14 @@ static _Noreturn void end(int how)
         pause();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const char *command = getenv("run");
     sigset_t waited;
     pid_t shell;
 
+    if (argc && !strcmp(basename(argv[0]), "modprobe"))
+        return modules_modprobe(argc, argv);
     if (getpid() != 1) {
         say("init: only for a guest's process 1\n");
         return 1;
@@ -142,6 +149,7 @@ int main(void)
     mount_one("devpts", "/dev/pts");
     sethostname("trivisor", 8);
     loopback_up();
+    modules_coldplug(getenv("modules"));
     setenv("PATH", "/bin", 1);
     setenv("HOME", "/root", 1);
     setenv("TERM", "linux", 0);
