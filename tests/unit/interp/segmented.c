@@ -104,6 +104,15 @@ static u32 window(unsigned w)
     return (u32)(uintptr_t)ram + w * SEG_SIZE;
 }
 
+/* Some hypervisors' guests take LDT entries and never load them. */
+static bool ldt_works(void)
+{
+    bool readable;
+
+    __asm__ volatile("verr %w1" : "=@ccz"(readable) : "r"(LDT_SEL(L_DATA)));
+    return readable;
+}
+
 static bool host_ready(void)
 {
     static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGALRM};
@@ -130,7 +139,7 @@ static bool host_ready(void)
            set_ldt(L_EXTRA, window(W_EXTRA), 0x7fff, 0, true) &&
            set_ldt(L_EXTRA_DOWN, window(W_EXTRA), 0x3fff, 1, false) &&
            set_ldt(L_STACK16, window(W_STACK), 0xffff, 0, false) &&
-           set_ldt(L_STACK32, window(W_STACK), 0xffff, 0, true);
+           set_ldt(L_STACK32, window(W_STACK), 0xffff, 0, true) && ldt_works();
 }
 
 /* --- the interpreter's side */
