@@ -39,6 +39,18 @@ void *guest_mem_ptr(const struct guest_mem *m, gpa_t a, u64 len)
     return s->host + (a.v - s->gpa);
 }
 
+bool guest_mem_gpa(const struct guest_mem *m, const void *host, gpa_t *a)
+{
+    for (unsigned i = 0; i < m->n; i++) {
+        u64 off = (u64)((const u8 *)host - m->slot[i].host);
+        if (off < m->slot[i].size) {
+            *a = gpa(m->slot[i].gpa + off);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* True when [a, a+len) is covered by slots, writable ones if asked. */
 static bool covered(const struct guest_mem *m, gpa_t a, u64 len, bool write)
 {

@@ -32,6 +32,9 @@ const struct mem_slot *guest_mem_slot(const struct guest_mem *m, gpa_t a);
  */
 void *guest_mem_ptr(const struct guest_mem *m, gpa_t a, u64 len);
 
+/* Guest address of a host address inside one of the slots. false: it is in none. */
+bool guest_mem_gpa(const struct guest_mem *m, const void *host, gpa_t *a);
+
 /* Copy out of / into guest memory across slots; 0, or -EFAULT when some byte is no RAM (nothing
  * copied). Writes to ROM are -EFAULT. Loaders and DMA use these; writes here do not invalidate
  * translated code: vm_dma_write does. */

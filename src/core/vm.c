@@ -131,9 +131,15 @@ int vm_dma_write(struct vm *vm, gpa_t a, const void *buf, u64 len)
 {
     int err = guest_mem_write(&vm->mem, a, buf, len);
 
-    if (!err && len && vm->engine->memory_written)
-        vm->engine->memory_written(vm, a, len);
+    if (!err)
+        vm_dma_written(vm, a, len);
     return err;
+}
+
+void vm_dma_written(struct vm *vm, gpa_t a, u64 len)
+{
+    if (len && vm->engine->memory_written)
+        vm->engine->memory_written(vm, a, len);
 }
 
 void vm_add_device(struct vm *vm, struct device *d)

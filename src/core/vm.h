@@ -139,6 +139,8 @@ int vm_add_msr_range(struct vm *vm, u32 first, u32 last, const struct msr_ops *o
 /* Devices' DMA; VM lock held. -EFAULT when it leaves RAM. Tells the engine about writes. */
 int vm_dma_read(struct vm *vm, gpa_t a, void *buf, u64 len);
 int vm_dma_write(struct vm *vm, gpa_t a, const void *buf, u64 len);
+/* A device wrote to [a, a+len) of RAM by other means: what was derived from it is dropped. */
+void vm_dma_written(struct vm *vm, gpa_t a, u64 len);
 
 /* Adds d to the VM's list (owned from then on). */
 void vm_add_device(struct vm *vm, struct device *d);

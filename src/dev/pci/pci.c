@@ -115,6 +115,12 @@ u8 pci_add_cap(struct pci_function *f, u8 id, u8 len)
     return at;
 }
 
+void pci_set_writable(struct pci_function *f, unsigned off, unsigned size)
+{
+    CHECK(off + size <= f->cap_end);
+    memset(f->writable + off, 0xff, size);
+}
+
 void pci_use_intx(struct pci_function *f)
 {
     f->config[PCI_INTERRUPT_PIN] = 1;
@@ -303,6 +309,8 @@ u32 pci_config_read(struct pci_function *f, unsigned off, unsigned size)
 {
     u32 val = 0;
 
+    if (f->config_reading)
+        f->config_reading(f, off, size);
     for (unsigned i = 0; i < size && off + i < PCI_CONFIG_SIZE; i++)
         val |= (u32)f->config[off + i] << (8 * i);
     return val; /* the extended space is there and holds no capability: zeroes */
@@ -352,6 +360,19 @@ void pci_reset(struct pci_function *f)
 static bool may_master(const struct pci_function *f)
 {
     return (pci_get16(f, PCI_COMMAND) & PCI_COMMAND_MASTER) != 0;
+}
+
+u8 *pci_dma_map(struct pci_function *f, u64 addr, u64 *len, bool write)
+{
+    const struct mem_slot *s = may_master(f) ? guest_mem_slot(&f->vm->mem, gpa(addr)) : NULL;
+    u64 off, end;
+
+    if (!s || (write && s->readonly) || !add_ok(addr, *len, &end))
+        return NULL;
+    off = addr - s->gpa;
+    if (*len > s->size - off)
+        *len = s->size - off;
+    return s->host + off;
 }
 
 int pci_dma_read(struct pci_function *f, u64 addr, void *buf, u64 len)

@@ -77,6 +77,8 @@ struct pci_function {
     u64 msix_pending[PCI_MSIX_MAX / 64];
     /* Called after software wrote [off, off+size) of the configuration space; may be NULL. */
     void (*config_written)(struct pci_function *f, unsigned off, unsigned size);
+    /* Called before software reads them; may be NULL. */
+    void (*config_reading)(struct pci_function *f, unsigned off, unsigned size);
 };
 
 /* Clears *f and fills in the header. class_code: class, subclass and interface, 24 bits. */
@@ -90,6 +92,8 @@ void pci_add_bar(struct pci_function *f, unsigned n, enum pci_bar_kind kind, u64
 u8 pci_add_cap(struct pci_function *f, u8 id, u8 len);
 /* MSI-X with n vectors, whose table and pending bits fill BAR `bar` (4 KiB memory) alone. */
 void pci_add_msix(struct pci_function *f, unsigned bar, unsigned n);
+/* Lets software write the size bytes at off, which are a capability's. */
+void pci_set_writable(struct pci_function *f, unsigned off, unsigned size);
 /* Uses INTA. */
 void pci_use_intx(struct pci_function *f);
 
@@ -100,6 +104,10 @@ void pci_set_intx(struct pci_function *f, bool level);
 bool pci_msix_enabled(const struct pci_function *f);
 /* Sends vector n, or notes it while it is masked. Ignored when MSI-X is off or n is none. */
 void pci_msix_send(struct pci_function *f, unsigned n);
+
+/* Host memory of [addr, addr+*len) for DMA, or of its first part: *len comes back as the length of
+ * what lies in one piece. NULL: it is no RAM (ROM, for writes), or bus mastering is off. */
+u8 *pci_dma_map(struct pci_function *f, u64 addr, u64 *len, bool write);
 
 /* DMA; -EFAULT also when bus mastering is off. */
 int pci_dma_read(struct pci_function *f, u64 addr, void *buf, u64 len);

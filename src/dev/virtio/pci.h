@@ -3,7 +3,7 @@
 #ifndef TRIVISOR_DEV_VIRTIO_PCI_H
 #define TRIVISOR_DEV_VIRTIO_PCI_H
 
-#include "dev/pci/pci.h"
+#include "dev/pci/host.h"
 #include "dev/virtio/virtio.h"
 
 struct virtio_pci {
@@ -11,7 +11,6 @@ struct virtio_pci {
     struct virtio_device *d;
     u8 isr; /* bit 0: queue, bit 1: configuration (4.1.4.5) */
     u32 device_feature_select, driver_feature_select;
-    u64 driver_features;
     u16 queue_select;
     u8 cfg_cap; /* where the PCI configuration access capability is */
 };

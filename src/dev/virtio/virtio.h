@@ -67,11 +67,11 @@ struct virtio_ops {
 
 /* The transport's side. */
 struct virtio_transport {
-    void (*queue_interrupt)(struct virtio_device *d, u16 vector);
-    void (*config_interrupt)(struct virtio_device *d, u16 vector);
-    /* Host memory of [addr, addr+len) for the device's DMA, in *len bytes at most as *len comes
-     * back; NULL: not the device's to access. */
-    u8 *(*map)(struct virtio_device *d, u64 addr, u64 *len, bool write);
+    void (*queue_interrupt)(void *opaque, u16 vector);
+    void (*config_interrupt)(void *opaque, u16 vector);
+    /* Host memory of [addr, addr+*len), or of its first part: *len comes back as the length of
+     * what lies in one piece. NULL: not the device's to access. */
+    u8 *(*map)(void *opaque, u64 addr, u64 *len, bool write);
 };
 
 /* A virtqueue. Fields are the core's and the transport's. */
@@ -108,9 +108,10 @@ struct virtio_device {
     u16 config_vector;
     struct virtq q[VIRTIO_QUEUES_MAX];
     unsigned nqueues;
-    u32 inflight;   /* over all queues */
+    u32 inflight;   /* chains taken and not yet given back */
     u32 generation; /* counts resets */
     bool resetting; /* waits for inflight to become 0 */
+    u8 complaints;  /* logged so far */
 };
 
 /*
@@ -142,8 +143,8 @@ static inline bool virtio_has(const struct virtio_device *d, u64 feature)
 /* DRIVER_OK and not broken or in reset: queues may be used. */
 bool virtio_live(const struct virtio_device *d);
 
-/* Takes the next available chain of queue q: 1; 0: none, or the device is not live. */
-int virtq_pop(struct virtio_device *d, unsigned q, struct virtq_chain *c);
+/* Takes the next available chain of queue q. false: there is none, or the device is not live. */
+bool virtq_pop(struct virtio_device *d, unsigned q, struct virtq_chain *c);
 /* Undoes the last virtq_pop of q: no other chain was taken from q since. */
 void virtq_unpop(struct virtio_device *d, unsigned q, const struct virtq_chain *c);
 /* True when a chain is available. */
