@@ -113,6 +113,106 @@ void host_loop_stop(void)
     fake_loop_stops++;
 }
 
+/* --- work for later: on the test's thread, when it says so --------------------------------------
+ */
+
+struct host_workers {
+    void (*fn)(void *opaque);
+    void *opaque;
+    bool kicked;
+};
+
+#define WORKERS_MAX 16
+static struct host_workers *workers[WORKERS_MAX];
+static struct host_bh *bhs;
+
+void host_bh_init(struct host_bh *bh, void (*fn)(void *opaque), void *opaque)
+{
+    *bh = (struct host_bh){.fn = fn, .opaque = opaque};
+}
+
+void host_bh_schedule(struct host_bh *bh)
+{
+    struct host_bh **at = &bhs;
+
+    if (bh->scheduled)
+        return;
+    bh->scheduled = 1;
+    bh->next = NULL;
+    while (*at)
+        at = &(*at)->next;
+    *at = bh;
+}
+
+void host_bh_cancel(struct host_bh *bh)
+{
+    for (struct host_bh **at = &bhs; *at; at = &(*at)->next)
+        if (*at == bh) {
+            *at = bh->next;
+            bh->scheduled = 0;
+            return;
+        }
+}
+
+int host_workers_create(struct host_workers **w, const char *name, unsigned threads,
+                        void (*fn)(void *opaque), void *opaque)
+{
+    (void)name;
+    (void)threads;
+    *w = calloc(1, sizeof(**w));
+    assert_non_null(*w);
+    **w = (struct host_workers){.fn = fn, .opaque = opaque};
+    for (unsigned i = 0; i < WORKERS_MAX; i++)
+        if (!workers[i]) {
+            workers[i] = *w;
+            return 0;
+        }
+    fail_msg("too many workers");
+    return -1;
+}
+
+void host_workers_kick(struct host_workers *w)
+{
+    w->kicked = true;
+}
+
+void host_workers_destroy(struct host_workers *w)
+{
+    for (unsigned i = 0; i < WORKERS_MAX; i++)
+        if (w && workers[i] == w)
+            workers[i] = NULL;
+    free(w);
+}
+
+/* One piece of work, if there is any. */
+static bool settle_one(void)
+{
+    struct host_bh *bh = bhs;
+
+    if (bh) {
+        bhs = bh->next;
+        bh->scheduled = 0;
+        bh->fn(bh->opaque);
+        return true;
+    }
+    for (unsigned i = 0; i < WORKERS_MAX; i++)
+        if (workers[i] && workers[i]->kicked) {
+            workers[i]->kicked = false;
+            workers[i]->fn(workers[i]->opaque);
+            return true;
+        }
+    return false;
+}
+
+unsigned fake_settle(void)
+{
+    unsigned n = 0;
+
+    while (settle_one())
+        assert_true(n++ < 1000000); /* work that never ends */
+    return n;
+}
+
 u64 fake_now(void)
 {
     return clock_now;
@@ -209,6 +309,7 @@ struct machine *machine_new(unsigned ncpus)
     fake_run = NULL;
     fake_block = NULL;
     fake_loop_stops = 0;
+    bhs = NULL;
     vm_init(&m->vm, &fake_engine_ops);
     m->vm.read_tsc = fake_tsc;
     m->vm.cpu_model.tsc_khz = FAKE_TSC_KHZ;

@@ -40,6 +40,10 @@ void machine_free(struct machine *m);
 void fake_advance(u64 ns);
 u64 fake_now(void);
 
+/* Runs the bottom halves that are scheduled and the workers that were kicked, until there are none:
+ * what the event loop and the workers' threads would do meanwhile. How many ran. */
+unsigned fake_settle(void);
+
 /* Events posted to a vCPU since the last call. */
 u32 fake_events(struct machine *m, unsigned cpu);
 
