@@ -59,6 +59,12 @@ int host_code_alloc(struct host_code *c, u64 size)
             munmap(c->rx, size);
         return -err;
     }
+    /* A helper process must not be able to write our code. */
+    if (madvise(c->rw, size, MADV_DONTFORK) || madvise(c->rx, size, MADV_DONTFORK)) {
+        err = errno;
+        host_code_free(c);
+        return -err;
+    }
     return 0;
 }
 
@@ -86,6 +92,8 @@ u8 *host_windows_alloc(unsigned n, u64 stride, u64 shared_off, u64 shared_size)
         if (mmap(at, shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != at)
             goto unmap;
     }
+    if (madvise(first, n * stride, MADV_DONTFORK)) /* as above */
+        goto unmap;
     close(fd);
     return first;
 unmap:

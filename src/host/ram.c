@@ -20,6 +20,8 @@ int host_ram_alloc(struct host_ram *r, u64 size)
         goto fail;
     /* Guest memory in a core file helps nobody; failing to leave it out harms nobody. */
     madvise(r->ptr, size, MADV_DONTDUMP);
+    /* A helper process that needs it is given the descriptor. */
+    madvise(r->ptr, size, MADV_DONTFORK);
     r->size = size;
     r->fd = fd;
     return 0;

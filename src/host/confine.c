@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Confining a process. Capabilities and Landlock belong to a thread (capabilities(7), landlock(7)),
+ * so each existing thread is made to give them up by a signal; the filter is then put on all of
+ * them at once, which also makes sure that there is none it could not be put on.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "core/host.h"
+#include "core/sandbox.h"
+#include "host/filter.h"
+#include "host/landlock.h"
+
+#define ANSWER_MS 5000u
+
+/* What the signal's handler is to do, and what came of it. */
+static struct {
+    int ruleset; /* -1: no Landlock */
+    u32 answers; /* atomic */
+    int error;   /* atomic: of the thread that failed last */
+} all;
+
+/* Of the calling thread; async-signal-safe. */
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+    /* Only root may shrink the bounding set, and only for root does it matter: without new
+     * privileges nobody else gains a capability by execve. */
+    for (int cap = 0; cap < 64; cap++)
+        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+            break;
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    return syscall(SYS_capset, &head, none) ? -errno : 0;
+}
+
+static int confine_thread(void)
+{
+    int err = drop_capabilities();
+
+    if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        err = -errno;
+    if (!err && all.ruleset >= 0)
+        err = landlock_restrict(all.ruleset);
+    return err;
+}
+
+static void on_order(int sig)
+{
+    int saved_errno = errno, err = confine_thread();
+
+    (void)sig;
+    if (err)
+        __atomic_store_n(&all.error, err, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&all.answers, 1, __ATOMIC_RELEASE);
+    errno = saved_errno;
+}
+
+/* Sends the order to every thread but this one. Their number, or -errno. */
+static int order_threads(int sig)
+{
+    DIR *d = opendir("/proc/self/task");
+    const struct dirent *e;
+    int me = (int)syscall(SYS_gettid), n = 0, err = 0;
+
+    if (!d)
+        return -errno;
+    while (!err && (e = readdir(d)) != NULL) {
+        int tid = atoi(e->d_name);
+
+        if (tid <= 0 || tid == me)
+            continue;
+        if (syscall(SYS_tgkill, getpid(), tid, sig) == 0)
+            n++;
+        else if (errno != ESRCH)
+            err = -errno;
+    }
+    closedir(d);
+    return err ? err : n;
+}
+
+static int confine_threads(void)
+{
+    struct sigaction sa = {.sa_handler = on_order, .sa_flags = SA_RESTART}, old;
+    struct timespec ms = {.tv_nsec = 1000000};
+    int sig = SIGRTMIN, n, err;
+
+    all.answers = 0;
+    all.error = 0;
+    sigemptyset(&sa.sa_mask);
+    if (sigaction(sig, &sa, &old))
+        return -errno;
+    n = order_threads(sig);
+    err = n < 0 ? n : confine_thread();
+    for (unsigned i = 0; n > 0 && __atomic_load_n(&all.answers, __ATOMIC_ACQUIRE) < (u32)n; i++) {
+        if (i == ANSWER_MS)
+            return -ETIMEDOUT; /* the handler stays: an answer may still come */
+        nanosleep(&ms, NULL);
+    }
+    sigaction(sig, &old, NULL);
+    return err ? err : __atomic_load_n(&all.error, __ATOMIC_RELAXED);
+}
+
+int host_confine(const struct sandbox_spec *spec, char *err, size_t err_size)
+{
+    struct rlimit none = {0, 0};
+    int r;
+
+    if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) {
+        snprintf(err, err_size, "cannot give up core files: %s", strerror(errno));
+        return -errno;
+    }
+    all.ruleset = landlock_ruleset(spec);
+    if (all.ruleset < 0 && all.ruleset != -ENOSYS && all.ruleset != -EOPNOTSUPP) {
+        snprintf(err, err_size, "Landlock: %s", strerror(-all.ruleset));
+        return all.ruleset;
+    }
+    if (all.ruleset < 0)
+        log_debug("sandbox: no Landlock here, seccomp alone keeps the %s process from files",
+                  spec->name);
+    r = confine_threads();
+    if (all.ruleset >= 0)
+        close(all.ruleset);
+    if (r) {
+        snprintf(err, err_size, "cannot give up rights in all threads: %s", strerror(-r));
+        return r;
+    }
+    return filter_install(spec, err, err_size);
+}
+
+void host_sandbox_probe(struct sandbox_probe *p)
+{
+    p->seccomp = filter_available();
+    p->landlock = landlock_abi();
+}
