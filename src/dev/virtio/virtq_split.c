@@ -67,8 +67,12 @@ static bool split_pop(struct virtio_device *d, struct virtq *q, struct virtq_cha
         at = desc.tag;
     } while (desc.flags & DESC_NEXT);
     q->next_avail++;
-    if (virtio_has(d, VIRTIO_F_EVENT_IDX) && !q->notify_off)
+    if (virtio_has(d, VIRTIO_F_EVENT_IDX) && !q->notify_off) {
         ring_store16(avail_event(q), q->next_avail);
+        /* The wish must be seen before the next look finds the queue empty (2.7.10.1), or a driver
+         * on another CPU sees the old one and keeps quiet. */
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
     return true;
 }
 
