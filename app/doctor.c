@@ -14,6 +14,7 @@
 #include "board/measure.h"
 #include "commands.h"
 #include "core/host.h"
+#include "core/sandbox.h"
 #include "host/init.h"
 
 #define MIB_SHIFT 20
@@ -131,6 +132,24 @@ static void print_engine(const struct engine_row *e)
         print_kvm_device();
 }
 
+static void print_sandbox(void)
+{
+    struct sandbox_probe p;
+
+    host_sandbox_probe(&p);
+    if (p.seccomp)
+        printf("sandbox  seccomp works: system calls are filtered\n");
+    else
+        printf("sandbox  seccomp filters are not offered by this kernel or container: run takes "
+               "--sandbox off only\n");
+    if (p.landlock)
+        printf("         landlock works (ABI %d): no files%s%s\n", p.landlock,
+               p.landlock >= 4 ? ", no TCP" : "", p.landlock >= 6 ? ", no other processes" : "");
+    else
+        printf("         landlock is not offered by this kernel or container: seccomp alone keeps "
+               "the machine from files\n");
+}
+
 int cmd_doctor(int argc, char **argv)
 {
     const struct engine_ops *best;
@@ -142,6 +161,7 @@ int cmd_doctor(int argc, char **argv)
     host_init(LOG_WARN);
     print_cpu();
     print_memory();
+    print_sandbox();
     for (const struct engine_row *e = engines; e->name; e++)
         print_engine(e);
     if (engine_choose("auto", &best, why, sizeof(why))) {

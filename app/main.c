@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "config/config.h"
+#include "core/sandbox.h"
 
 static int cmd_version(int argc, char **argv);
 static int cmd_help(int argc, char **argv);
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
     const struct command *c;
     const char *name = argc > 1 ? argv[1] : NULL;
 
+    host_note_inherited_fds();
     if (!name)
         return failure("no command; see trivisor help");
     if (!strcmp(name, "--help") || !strcmp(name, "-h"))

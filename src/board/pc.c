@@ -258,9 +258,17 @@ static int report_stop(const struct vm *vm)
 
 int pc_run(struct pc *pc)
 {
-    int status, r = vm_run(&pc->vm);
-    enum vm_stop_reason why = (enum vm_stop_reason)pc->vm.stop_reason;
-    char *text = final_report(pc, why == VM_CRASH || (why == VM_RESET && pc->vm.exit_code));
+    int status, r = vm_start(&pc->vm);
+    enum vm_stop_reason why;
+    char *text;
+
+    /* All threads exist and everything is open, but no guest code has run. */
+    if (!r && pc_confine(pc->cfg))
+        vm_stop(&pc->vm, VM_CRASH, PC_EXIT_FAILURE, "not run unconfined; --sandbox off does that");
+    if (!r)
+        r = vm_run(&pc->vm);
+    why = (enum vm_stop_reason)pc->vm.stop_reason;
+    text = final_report(pc, why == VM_CRASH || (why == VM_RESET && pc->vm.exit_code));
 
     tear_down(pc);
     if (r)

@@ -25,4 +25,7 @@ struct pc {
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);
 
+/* Confines this process as cfg says (pc_sandbox.c). 0; -errno, and a message was logged. */
+int pc_confine(const struct config *cfg);
+
 #endif

@@ -28,6 +28,7 @@ struct config {
     const char *serial;
     const char *bt_mode;
     const char *trace;
+    const char *sandbox;
     bool stats;
     bool strict_io;
     bool strict_msr;

@@ -98,6 +98,15 @@ const struct option_row config_options[] = {
      .help = "How engine bt runs guest code: soft translates, interp interprets every instruction. "
              "lockstep does both, compares, and stops at the first difference (-c 1; slow). auto "
              "is soft."},
+    {.name = "sandbox",
+     .type = OPTION_CHOICE,
+     .field = FIELD(sandbox),
+     .arg = "MODE",
+     .choices = "on|off",
+     .value = "on",
+     .help = "Whether the process gives up its rights before guest code runs: capabilities, system "
+             "calls it does not need (seccomp), files and other processes (Landlock, where the "
+             "kernel has it). off is for debuggers and profilers."},
     {.name = "trace",
      .type = OPTION_STRING,
      .field = FIELD(trace),

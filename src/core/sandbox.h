@@ -74,7 +74,7 @@ extern const struct sandbox_rule sandbox_base_rules[];
 
 /* A directory whose files stay reachable (with the system calls the rules permit). */
 struct sandbox_dir {
-    int fd; /* of the directory, O_PATH will do; ends with struct sandbox_spec.dirs */
+    int fd; /* of the directory, O_PATH will do; the caller's */
     bool write;
 };
 

@@ -134,6 +134,8 @@ void vcpu_thread(void *opaque)
     struct vcpu *v = opaque;
     struct x86_vcpu_state s;
 
+    while (!__atomic_load_n(&v->vm->running, __ATOMIC_ACQUIRE))
+        host_event_wait(&v->wake, UINT64_MAX);
     if (v->vm->engine->get_state(v, &s)) {
         fail(v, "the engine cannot give the state of the vCPU");
         return;

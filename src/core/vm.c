@@ -50,29 +50,44 @@ int vm_add_vcpu(struct vm *vm, struct vcpu *v)
     return 0;
 }
 
-int vm_run(struct vm *vm)
+/* Whatever ended the VM, the threads must see it. */
+static void join_vcpus(struct vm *vm, bool failed)
 {
-    static const char *const names[VM_VCPUS_MAX] = {"vcpu0", "vcpu1", "vcpu2", "vcpu3",
-                                                    "vcpu4", "vcpu5", "vcpu6", "vcpu7"};
-    unsigned started = 0;
-    int err = 0;
-
-    vm->pio.strict = vm->mmio.strict = vm->strict_io;
-    for (; started < vm->nvcpus; started++) {
-        struct vcpu *v = vm->vcpu[started];
-        err = host_thread_create(&v->thread, names[started], vcpu_thread, v);
-        if (err)
-            break;
-    }
-    if (!err)
-        err = host_loop_run();
-    /* Whatever ended the loop, the threads must see it. */
-    vm_stop(vm, err ? VM_CRASH : VM_QUIT, err ? VM_EXIT_FAILURE : 0,
-            err ? "the host's threads or event loop failed" : NULL);
-    for (unsigned i = 0; i < started; i++) {
+    vm_stop(vm, failed ? VM_CRASH : VM_QUIT, failed ? VM_EXIT_FAILURE : 0,
+            failed ? "the host's threads or event loop failed" : NULL);
+    __atomic_store_n(&vm->running, 1, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < vm->nvcpus; i++) {
+        if (!vm->vcpu[i]->thread)
+            continue;
+        host_event_set(&vm->vcpu[i]->wake);
         host_thread_join(vm->vcpu[i]->thread);
         vm->vcpu[i]->thread = NULL;
     }
+}
+
+int vm_start(struct vm *vm)
+{
+    static const char *const names[VM_VCPUS_MAX] = {"vcpu0", "vcpu1", "vcpu2", "vcpu3",
+                                                    "vcpu4", "vcpu5", "vcpu6", "vcpu7"};
+    int err = 0;
+
+    vm->pio.strict = vm->mmio.strict = vm->strict_io;
+    for (unsigned i = 0; i < vm->nvcpus && !err; i++)
+        err = host_thread_create(&vm->vcpu[i]->thread, names[i], vcpu_thread, vm->vcpu[i]);
+    if (err)
+        join_vcpus(vm, true);
+    return err;
+}
+
+int vm_run(struct vm *vm)
+{
+    int err;
+
+    __atomic_store_n(&vm->running, 1, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < vm->nvcpus; i++)
+        host_event_set(&vm->vcpu[i]->wake);
+    err = host_loop_run();
+    join_vcpus(vm, err != 0);
     return err;
 }
 

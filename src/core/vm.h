@@ -102,6 +102,7 @@ struct vm {
     } msr_range[VM_MSR_RANGES_MAX];
     unsigned nmsr_ranges;
     bool strict_io, strict_msr;
+    u32 running;           /* atomic: vm_run was called */
     u32 stop_claimed;      /* atomic: somebody is filling in the reason */
     u64 next_timer;        /* atomic: clock ns of the first timer, or UINT64_MAX */
     u64 host_deadline;     /* clock ns the host's timer is armed for; VM lock */
@@ -113,8 +114,10 @@ struct vm {
 void vm_init(struct vm *vm, const struct engine_ops *engine);
 int vm_add_vcpu(struct vm *vm,
                 struct vcpu *v); /* after cpu_model is built; v zeroed, caller's storage */
-/* Starts a thread a vCPU and runs the event loop until the VM stops; joins the threads. 0 or
- * -errno. */
+/* Starts a thread a vCPU; they wait for vm_run. 0 or -errno. */
+int vm_start(struct vm *vm);
+/* Lets the vCPUs of a started VM run, and the event loop until the VM stops; joins the threads. 0
+ * or -errno. */
 int vm_run(struct vm *vm);
 void vm_destroy(struct vm *vm); /* devices, vCPUs, engine */
 

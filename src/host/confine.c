@@ -24,7 +24,9 @@
 #include "host/filter.h"
 #include "host/landlock.h"
 
-#define ANSWER_MS 5000u
+/* Threads answer at once; one that does not within five seconds never will. */
+#define ANSWER_POLL_NS 50000
+#define ANSWER_POLLS 100000u
 
 /* What the signal's handler is to do, and what came of it. */
 static struct {
@@ -96,7 +98,7 @@ static int order_threads(int sig)
 static int confine_threads(void)
 {
     struct sigaction sa = {.sa_handler = on_order, .sa_flags = SA_RESTART}, old;
-    struct timespec ms = {.tv_nsec = 1000000};
+    struct timespec nap = {.tv_nsec = ANSWER_POLL_NS};
     int sig = SIGRTMIN, n, err;
 
     all.answers = 0;
@@ -107,9 +109,9 @@ static int confine_threads(void)
     n = order_threads(sig);
     err = n < 0 ? n : confine_thread();
     for (unsigned i = 0; n > 0 && __atomic_load_n(&all.answers, __ATOMIC_ACQUIRE) < (u32)n; i++) {
-        if (i == ANSWER_MS)
+        if (i == ANSWER_POLLS)
             return -ETIMEDOUT; /* the handler stays: an answer may still come */
-        nanosleep(&ms, NULL);
+        nanosleep(&nap, NULL);
     }
     sigaction(sig, &old, NULL);
     return err ? err : __atomic_load_n(&all.error, __ATOMIC_RELAXED);

@@ -45,11 +45,20 @@ void host_mutex_unlock(struct host_mutex *m)
     m->opaque[0] = 0;
 }
 
+/* Threads run one after another, to their end, when the loop would. */
+static struct {
+    void (*fn)(void *);
+    void *arg;
+} pending[VM_VCPUS_MAX];
+static unsigned npending;
+
 int host_thread_create(struct host_thread **t, const char *name, void (*fn)(void *), void *arg)
 {
     (void)t;
     (void)name;
-    fn(arg);
+    assert_true(npending < VM_VCPUS_MAX);
+    pending[npending].fn = fn;
+    pending[npending++].arg = arg;
     return 0;
 }
 
@@ -105,6 +114,9 @@ void host_loop_timer(u64 monotonic_ns, void (*fn)(void *opaque), void *opaque)
 
 int host_loop_run(void)
 {
+    for (unsigned i = 0; i < npending; i++)
+        pending[i].fn(pending[i].arg);
+    npending = 0;
     return 0;
 }
 

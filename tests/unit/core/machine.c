@@ -328,6 +328,13 @@ static void wake_ap(void)
     }
 }
 
+/* A vCPU's thread in a VM that runs. */
+static void run_thread(struct vcpu *v)
+{
+    mach->vm.running = 1;
+    vcpu_thread(v);
+}
+
 static void vcpu__starts_by_init_and_sipi(void **state)
 {
     (void)state;
@@ -335,7 +342,7 @@ static void vcpu__starts_by_init_and_sipi(void **state)
     step = 0;
     fake_run = run_ap;
     fake_block = wake_ap;
-    vcpu_thread(&mach->cpu[1].v);
+    run_thread(&mach->cpu[1].v);
     assert_int_equal(step, 3);
     assert_int_equal(mach->vm.stop_reason, VM_RESET);
     assert_string_equal(mach->vm.stop_text, "the end");
@@ -364,7 +371,7 @@ static void vcpu__halts_until_an_event(void **state)
     step = 0;
     fake_run = run_halting;
     fake_block = wake_bsp;
-    vcpu_thread(&mach->cpu[0].v);
+    run_thread(&mach->cpu[0].v);
     assert_int_equal(step, 4);
     assert_int_equal(mach->vm.stop_reason, VM_POWEROFF);
     vm_stop(&mach->vm, VM_CRASH, 9, "too late");
@@ -388,7 +395,7 @@ static void vcpu__init_of_bsp_without_firmware_resets(void **state)
     mach = machine_new(1);
     step = 0;
     fake_run = run_init;
-    vcpu_thread(&mach->cpu[0].v);
+    run_thread(&mach->cpu[0].v);
     assert_int_equal(mach->vm.stop_reason, VM_RESET);
     machine_free(mach);
 }
@@ -406,10 +413,30 @@ static void vm__reports_what_an_engine_cannot(void **state)
     (void)state;
     mach = machine_new(1);
     fake_run = run_unsupported;
+    assert_int_equal(vm_start(&mach->vm), 0);
     assert_int_equal(vm_run(&mach->vm), 0);
     assert_int_equal(mach->vm.stop_reason, VM_CRASH);
     assert_int_equal(mach->vm.exit_code, 125);
     assert_int_equal(strlen(mach->vm.stop_text), 199);
+    machine_free(mach);
+}
+
+static void run_never(struct vcpu *v, struct engine_exit *exit)
+{
+    (void)v;
+    (void)exit;
+    fail();
+}
+
+static void vm__stopped_before_it_runs_never_does(void **state)
+{
+    (void)state;
+    mach = machine_new(1);
+    fake_run = run_never;
+    assert_int_equal(vm_start(&mach->vm), 0);
+    vm_stop(&mach->vm, VM_CRASH, 9, "no");
+    assert_int_equal(vm_run(&mach->vm), 0);
+    assert_int_equal(mach->vm.exit_code, 9);
     machine_free(mach);
 }
 
@@ -442,6 +469,7 @@ int main(void)
         cmocka_unit_test(vcpu__halts_until_an_event),
         cmocka_unit_test(vcpu__init_of_bsp_without_firmware_resets),
         cmocka_unit_test(vm__reports_what_an_engine_cannot),
+        cmocka_unit_test(vm__stopped_before_it_runs_never_does),
         cmocka_unit_test(vm__dma_tells_the_engine),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);

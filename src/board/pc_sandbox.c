@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the machine's process may still do while the guest runs. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <termios.h>
+
+#include "base/log.h"
+#include "board/pc_priv.h"
+#include "core/sandbox.h"
+
+/* Besides sandbox_base_rules. No thread is created, no file opened, no code mapped once the guest
+ * runs: whatever a device needs of that kind it gets while the machine is built. */
+static const struct sandbox_rule rules[] = {
+    SANDBOX_ALLOW(SYS_timerfd_settime, "the event loop's timer"),
+    SANDBOX_ALLOW(SYS_rt_sigaction, "a vCPU's thread takes its kick signal",
+                  SANDBOX_INT(0, SIGUSR1)),
+    SANDBOX_ALLOW(SYS_ioctl, "is it a terminal, and is it raw?", SANDBOX_INT(1, TCGETS)),
+    SANDBOX_ALLOW(SYS_ioctl, "terminal: raw for the guest, and given back", SANDBOX_INT(1, TCSETS)),
+    SANDBOX_ALLOW(SYS_ioctl, "terminal: in the foreground?", SANDBOX_INT(1, TIOCGPGRP)),
+    SANDBOX_ALLOW(SYS_getpgrp, "the same"),
+    SANDBOX_ALLOW(SYS_ioctl, "terminal: its size, when it changed", SANDBOX_INT(1, TIOCGWINSZ)),
+
+    SANDBOX_ALLOW(SYS_pread64, "disks"),
+    SANDBOX_ALLOW(SYS_pwrite64, "disks"),
+    SANDBOX_ALLOW(SYS_preadv, "disks: the guest's buffers"),
+    SANDBOX_ALLOW(SYS_pwritev, "disks: the guest's buffers"),
+    SANDBOX_ALLOW(SYS_fdatasync, "disks: the guest's flush"),
+    SANDBOX_ALLOW(SYS_fsync, "disks: a qcow2 file that has grown"),
+    SANDBOX_ALLOW(SYS_fallocate, "disks: the guest's discard; balloon: memory given back"),
+    SANDBOX_ALLOW(SYS_ftruncate, "disks: a qcow2 file grows"),
+    SANDBOX_ALLOW(SYS_lseek, "disks: holes of a file"),
+
+    /* Sockets that are open: none is made, bound or connected. */
+    SANDBOX_ALLOW(SYS_accept4, "somebody connects to a listening socket (gdb, console)"),
+    SANDBOX_ALLOW(SYS_recvfrom, "an open connection"),
+    SANDBOX_ALLOW(SYS_sendto, "an open connection"),
+    SANDBOX_ALLOW(SYS_recvmsg, "an open connection"),
+    SANDBOX_ALLOW(SYS_sendmsg, "an open connection"),
+    SANDBOX_ALLOW(SYS_shutdown, "an open connection"),
+    SANDBOX_END,
+};
+
+int pc_confine(const struct config *cfg)
+{
+    static const struct sandbox_spec spec = {.name = "vm", .rules = {sandbox_base_rules, rules}};
+    char err[200];
+    int r;
+
+    host_close_inherited_fds();
+    if (!strcmp(cfg->sandbox, "off")) {
+        log_warn("--sandbox off: a guest that breaks out of its machine has all your rights");
+        return 0;
+    }
+    r = host_confine(&spec, err, sizeof(err));
+    if (r)
+        log_error("cannot confine this process: %s", err);
+    return r;
+}
