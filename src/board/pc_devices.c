@@ -79,6 +79,7 @@ static int create_pci(struct pc *pc, struct device *irq)
         pci.intx_irq[i] = isa[i];
     }
     pc->pci = pci_host_create(&pc->vm, &pci);
+    pc->next_slot = 1; /* slot 0 is the bridge's */
     return pc->pci ? 0 : refuse(pc, "PCI host bridge");
 }
 
@@ -103,9 +104,9 @@ static int create_platform(struct pc *pc, struct device *irq)
     return 0;
 }
 
-/* What firmware leaves behind and kernels rely on: the ELCR says which 8259 inputs are
- * level-triggered. */
-static void set_up_like_firmware(struct pc *pc)
+/* What firmware leaves behind and kernels rely on: addresses of PCI devices, and the ELCR says
+ * which 8259 inputs are level-triggered. */
+static int set_up_like_firmware(struct pc *pc)
 {
     static const u8 isa[PC_PCI_LINES] = LAYOUT_PCI_IRQS;
     u32 level = BIT32(LAYOUT_IRQ_SCI);
@@ -114,6 +115,7 @@ static void set_up_like_firmware(struct pc *pc)
         level |= BIT32(isa[i]);
     vm_pio_write(&pc->vm, 0x4d0, 1, level & 0xff);
     vm_pio_write(&pc->vm, 0x4d1, 1, level >> 8);
+    return pci_host_assign(pc->pci) ? refuse(pc, "PCI devices") : 0;
 }
 
 int pc_create_devices(struct pc *pc)
@@ -128,10 +130,10 @@ int pc_create_devices(struct pc *pc)
         r = create_platform(pc, irq);
     if (!r)
         r = create_pci(pc, irq);
+    if (!r)
+        r = pc_create_virtio(pc);
     /* Last, for it takes the terminal. */
     if (!r)
         r = create_serial(pc, irq);
-    if (!r)
-        set_up_like_firmware(pc);
-    return r;
+    return r ? r : set_up_like_firmware(pc);
 }

@@ -16,11 +16,15 @@ struct pc {
     const struct config *cfg;
     struct chardev *console;
     struct device *pm, *pci;
+    u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[256];            /* which engine, and why */
     char *err;                   /* while it is built */
     size_t err_size;
 };
+
+/* Makes the virtio devices of pc_virtio.c. 0, or -errno with one line in pc->err. */
+int pc_create_virtio(struct pc *pc);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

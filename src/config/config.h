@@ -26,6 +26,7 @@ struct config {
     const char *initrd;
     const char *append;
     const char *serial;
+    const char *rng;
     const char *bt_mode;
     const char *trace;
     const char *sandbox;

@@ -89,6 +89,13 @@ const struct option_row config_options[] = {
      .check = check_serial,
      .help = "What the first serial port (COM1) is connected to: stdio, null, or file:PATH (output "
              "only, the file is overwritten). On a terminal, C-a x quits, C-a h lists the keys."},
+    {.name = "rng",
+     .type = OPTION_CHOICE,
+     .field = FIELD(rng),
+     .arg = "on|off",
+     .choices = "on|off",
+     .value = "on",
+     .help = "A source of random numbers for the guest (virtio-rng), fed by the host's."},
     {.name = "bt-mode",
      .type = OPTION_CHOICE,
      .field = FIELD(bt_mode),

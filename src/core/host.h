@@ -84,6 +84,12 @@ u64 host_monotonic_ns(void);
 u64 host_realtime_ns(void);
 u64 host_tsc_khz(void); /* frequency of the host's TSC, measured or from CPUID */
 
+/* --- random numbers ----------------------------------------------------------------------------
+ */
+
+/* Fills buf with unpredictable bytes. Any thread; does not wait once the host has booted. */
+int host_random(void *buf, size_t len);
+
 /* --- event loop: one a process, run by the main thread
  * -------------------------------------------------- */
 

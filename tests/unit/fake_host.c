@@ -125,6 +125,19 @@ void host_loop_stop(void)
     fake_loop_stops++;
 }
 
+int host_random(void *buf, size_t len)
+{
+    static u64 state = 88172645463325252ull; /* xorshift64 */
+
+    for (size_t i = 0; i < len; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((u8 *)buf)[i] = (u8)(state >> 32);
+    }
+    return 0;
+}
+
 /* --- work for later: on the test's thread, when it says so --------------------------------------
  */
 
