@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes what the fuzzers start from to DIR/loaders and DIR/options. */
+/* Writes what the fuzzers start from to DIR/loaders, DIR/options and DIR/bootdisk. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "board/images.h"
@@ -24,6 +25,34 @@ static int put(const char *dir, const char *sub, unsigned n, const void *data, u
     return 0;
 }
 
+/* Small file systems of several makes with a kernel in each, as disks without partitions; mke2fs is
+ * the one that knows them. */
+static int put_disks(const char *dir)
+{
+    static const char *const makes[] = {
+        "ext2 -I 128", "ext4 -O ^has_journal",
+        "ext4 -O ^has_journal,^metadata_csum,^64bit,inline_data -I 256"};
+    static const char tree[] =
+        "mkdir -p boot/grub etc loader/entries && echo kernel >boot/vmlinuz-6.1 && "
+        "echo initrd >boot/initrd.img-6.1 && ln -s boot/vmlinuz-6.1 vmlinuz && touch etc/fstab && "
+        "printf 'linux /boot/vmlinuz-6.1 root=/dev/vda1 ro\\ninitrd /boot/initrd.img-6.1\\n}\\n' "
+        ">boot/grub/grub.cfg && printf 'linux /vmlinuz\\noptions quiet\\n' "
+        ">loader/entries/a.conf";
+    char command[2048];
+    int bad = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(makes); i++) {
+        snprintf(command, sizeof(command),
+                 "cd '%s' && rm -rf tree && mkdir -p tree bootdisk && (cd tree && %s) && "
+                 "PATH=$PATH:/usr/sbin:/sbin mke2fs -q -F -b 1024 -N 24 -t %s -d tree "
+                 "bootdisk/seed%zu 120k "
+                 ">/dev/null 2>&1 && rm -rf tree",
+                 dir, tree, makes[i], i);
+        bad |= system(command) != 0;
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0;
@@ -44,5 +73,6 @@ int main(int argc, char **argv)
              1;
         bad |= put(argv[1], "options", (unsigned)i, image, (u64)n);
     }
+    bad |= put_disks(argv[1]);
     return bad;
 }
