@@ -28,6 +28,11 @@ struct sandbox_cond {
     {                                                                                              \
         .mask = 0xffffffffu, .value = (u32)(v), .arg = (n)                                         \
     }
+/* Of argument n, the bits of the mask are v. */
+#define SANDBOX_MASKED(n, bits, v)                                                                 \
+    {                                                                                              \
+        .mask = (bits), .value = (v), .arg = (n)                                                   \
+    }
 /* Argument n has none of these bits. */
 #define SANDBOX_WITHOUT(n, bits)                                                                   \
     {                                                                                              \
@@ -86,14 +91,16 @@ struct sandbox_spec {
     const struct sandbox_rule *rules[SANDBOX_TABLES];
     const struct sandbox_dir *dirs; /* the file system: these directories, nothing else */
     unsigned ndirs;
+    u64 caps;     /* capabilities it keeps of those it has: bits 1 << CAP_... */
     bool network; /* TCP may be bound and connected, abstract unix sockets connected */
 };
 
 /*
- * Confines the whole process, all its threads, for good: no new privileges, no capabilities,
- * no file system but spec->dirs, no system calls but spec->rules, no core files, no debugger.
- * A call that is not permitted ends the process: with a line that names it and the terminal given
- * back where it could be a mistake of ours, at once where it could not (execve, ptrace, socket...).
+ * Confines the whole process, all its threads, for good: no new privileges, no capabilities
+ * but spec->caps, no file system but spec->dirs, no system calls but spec->rules, no core files, no
+ * debugger. A call that is not permitted ends the process: with a line that names it and the
+ * terminal given back where it could be a mistake of ours, at once where it could not (execve,
+ * ptrace, socket...).
  *
  * Call it once, when all threads exist and everything is open. Threads must not have blocked all
  * signals, and none may be created meanwhile or later. 0, or -errno with one line in err; Landlock

@@ -30,6 +30,7 @@
 
 /* What the signal's handler is to do, and what came of it. */
 static struct {
+    u64 caps;    /* to keep */
     int ruleset; /* -1: no Landlock */
     u32 answers; /* atomic */
     int error;   /* atomic: of the thread that failed last */
@@ -39,7 +40,7 @@ static struct {
 static int drop_capabilities(void)
 {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{0}};
 
     /* Only root may shrink the bounding set, and only for root does it matter: without new
      * privileges nobody else gains a capability by execve. */
@@ -47,7 +48,14 @@ static int drop_capabilities(void)
         if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
             break;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    return syscall(SYS_capset, &head, none) ? -errno : 0;
+    if (all.caps && syscall(SYS_capget, &head, sets))
+        return -errno;
+    for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+        sets[i].permitted &= (u32)(all.caps >> 32 * i);
+        sets[i].effective = sets[i].permitted;
+        sets[i].inheritable = 0;
+    }
+    return syscall(SYS_capset, &head, sets) ? -errno : 0;
 }
 
 static int confine_thread(void)
@@ -126,6 +134,7 @@ int host_confine(const struct sandbox_spec *spec, char *err, size_t err_size)
         snprintf(err, err_size, "cannot give up core files: %s", strerror(errno));
         return -errno;
     }
+    all.caps = spec->caps;
     all.ruleset = landlock_ruleset(spec);
     if (all.ruleset < 0 && all.ruleset != -ENOSYS && all.ruleset != -EOPNOTSUPP) {
         snprintf(err, err_size, "Landlock: %s", strerror(-all.ruleset));
