@@ -150,8 +150,10 @@ static int create_vcpus(struct pc *pc, struct x86_vcpu_state *s)
 static int build(struct pc *pc)
 {
     struct x86_vcpu_state *s = &pc->start;
-    int r = create_engine(pc);
+    int r = pc_open_shares(pc);
 
+    if (!r)
+        r = create_engine(pc);
     if (!r)
         r = create_memory(pc);
     if (r)
@@ -224,6 +226,7 @@ static void tear_down(struct pc *pc)
     if (pc->vm.engine)
         vm_destroy(&pc->vm);
     pc->vm.engine = NULL;
+    pc_close_shares(pc);
     if (pc->console)
         pc->console->close(pc->console);
     pc->console = NULL;

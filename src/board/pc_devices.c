@@ -132,6 +132,8 @@ int pc_create_devices(struct pc *pc)
         r = create_pci(pc, irq);
     if (!r)
         r = pc_create_virtio(pc);
+    if (!r)
+        r = pc_create_shares(pc);
     /* Last, for it takes the terminal. */
     if (!r)
         r = create_serial(pc, irq);

@@ -17,6 +17,8 @@ struct pc {
     struct chardev *console;
     struct device *pm, *pci;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
+    struct sharedev *share[CONFIG_LIST_MAX];
+    char share_name[CONFIG_LIST_MAX][8];
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[256];            /* which engine, and why */
     char *err;                   /* while it is built */
@@ -25,6 +27,13 @@ struct pc {
 
 /* Makes the virtio devices of pc_virtio.c. 0, or -errno with one line in pc->err. */
 int pc_create_virtio(struct pc *pc);
+/* Starts the servers of shared directories: before there are threads, or memory of the guest's that
+ * they would have a copy of. 0, or -errno with one line in pc->err. */
+int pc_open_shares(struct pc *pc);
+/* Closes those that no device has taken. */
+void pc_close_shares(struct pc *pc);
+/* Makes their devices. 0, or -errno with one line in pc->err. */
+int pc_create_shares(struct pc *pc);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

@@ -27,6 +27,7 @@ struct config {
     const char *append;
     const char *serial;
     const char *rng;
+    struct config_list share;
     const char *bt_mode;
     const char *trace;
     const char *sandbox;

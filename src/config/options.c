@@ -21,6 +21,12 @@ static const char *check_not_empty(const char *v)
     return *v ? NULL : "it is empty";
 }
 
+/* Where the parts of HOST:GUEST[:ro] are is the backend's to say. */
+static const char *check_share(const char *v)
+{
+    return strchr(v, ':') ? NULL : "it is HOST:GUEST or HOST:GUEST:ro";
+}
+
 /* The zero page's and Multiboot's command lines are NUL-terminated text; the kernel's own limit is
  * checked when it is loaded. */
 static const char *check_append(const char *v)
@@ -96,6 +102,17 @@ const struct option_row config_options[] = {
      .choices = "on|off",
      .value = "on",
      .help = "A source of random numbers for the guest (virtio-rng), fed by the host's."},
+    {.name = "share",
+     .letter = 'v',
+     .type = OPTION_LIST,
+     .field = FIELD(share),
+     .arg = "HOST:GUEST[:ro]",
+     .check = check_share,
+     .help = "Share the directory HOST with the guest; may be repeated. GUEST, up to 36 bytes, is "
+             "the guest's name for it: mount -t virtiofs GUEST DIR. A path such as /mnt/src is a "
+             "good one, to be mounted there. ro: the guest cannot change anything in it. Files "
+             "belong to the user who runs this program, who must be able to reach them; links "
+             "that point out of HOST lead nowhere on the host."},
     {.name = "bt-mode",
      .type = OPTION_CHOICE,
      .field = FIELD(bt_mode),

@@ -101,4 +101,30 @@ struct netdev_ops {
     void (*close)(struct netdev *n);
 };
 
+/*
+ * A shared directory (src/backend/share): a server of FUSE requests (linux/fuse.h), which comes to
+ * them in its own process and checks them itself. Requests go out and replies come in as streams of
+ * whole messages, each beginning with its length; replies come in any order.
+ */
+#define SHAREDEV_DATA_MAX (1u << 20)                       /* what one READ or WRITE moves */
+#define SHAREDEV_REQUEST_MAX (40 + 40 + SHAREDEV_DATA_MAX) /* fuse_in_header, fuse_write_in */
+#define SHAREDEV_REPLY_MAX (16 + SHAREDEV_DATA_MAX)        /* fuse_out_header */
+
+struct sharedev {
+    const struct sharedev_ops *ops;
+    const char *tag; /* what the guest calls it: 1 to 36 bytes */
+};
+
+struct sharedev_ops {
+    /* Sends one request, which is read once. One thread at a time; blocks. 0, or -ENOTCONN: there
+     * is no server any more. */
+    int (*send)(struct sharedev *s, const struct host_iov *iov, unsigned n);
+    /* Fills iov from the stream of replies, likewise, apart from send. */
+    int (*receive)(struct sharedev *s, const struct host_iov *iov, unsigned n);
+    /* Calls of the two that are in progress, and all further ones, give -ENOTCONN. Any thread. */
+    void (*shutdown)(struct sharedev *s);
+    /* Nobody is in a call. */
+    void (*close)(struct sharedev *s);
+};
+
 #endif
