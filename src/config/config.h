@@ -28,6 +28,7 @@ struct config {
     const char *serial;
     const char *rng;
     struct config_list share;
+    struct config_list disk;
     const char *bt_mode;
     const char *trace;
     const char *sandbox;

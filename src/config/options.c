@@ -2,6 +2,7 @@
 /* The table: everything `trivisor run` can be told. */
 #include <string.h>
 
+#include "base/commas.h"
 #include "config/config.h"
 
 #define MIB (1ull << 20)
@@ -32,6 +33,21 @@ static const char *check_share(const char *v)
 static const char *check_append(const char *v)
 {
     return strlen(v) < 65536 ? NULL : "it is longer than 65535 bytes";
+}
+
+/* What the keys mean is known where disks are opened. */
+static const char *check_disk(const char *v)
+{
+    char item[4096];
+
+    switch (commas_next(&v, item, sizeof(item))) {
+    case 0:
+        return "a disk needs a path";
+    case COMMAS_TOO_LONG:
+        return "the path is too long";
+    default:
+        return NULL;
+    }
 }
 
 const struct option_row config_options[] = {
@@ -113,6 +129,18 @@ const struct option_row config_options[] = {
              "good one, to be mounted there. ro: the guest cannot change anything in it. Files "
              "belong to the user who runs this program, who must be able to reach them; links "
              "that point out of HOST lead nowhere on the host."},
+    {.name = "disk",
+     .letter = 'd',
+     .type = OPTION_LIST,
+     .field = FIELD(disk),
+     .arg = "PATH[,KEY=VALUE...]",
+     .check = check_disk,
+     .help = "A disk: an image file or a block device of the host. Keys: format=raw or qcow2; ro: "
+             "the guest may only read; id=NAME for messages; serial=TEXT, up to 20 characters the "
+             "guest sees; cache=writeback or unsafe (flushes are ignored); discard=on or off: "
+             "what the guest discards is given back to the host; queues=N. Two commas stand for "
+             "one in a path. Without format=, an image is qcow2 when its name ends in .qcow2 and "
+             "raw otherwise; contents that say something else are refused, never interpreted."},
     {.name = "bt-mode",
      .type = OPTION_CHOICE,
      .field = FIELD(bt_mode),

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Disks: raw files, block devices and qcow2 images behind struct blockdev (core/backend.h).
+ *
+ * Everything a disk will ever need is opened by block_open, backing files too; from then on only
+ * pread, pwrite, preadv, pwritev, fdatasync, fallocate and ioctl are called on the descriptors, and
+ * locks and memory are taken. Images are not trusted: whatever is in them ends in a refusal in one
+ * line or in I/O errors.
+ */
+#ifndef TRIVISOR_BACKEND_BLOCK_BLOCK_H
+#define TRIVISOR_BACKEND_BLOCK_BLOCK_H
+
+#include "core/backend.h"
+
+#define BLOCK_PATH_MAX 4096
+#define BLOCK_ID_MAX 32
+#define BLOCK_SERIAL_MAX 20 /* virtio 1.2 5.2.6: the device ID string */
+#define BLOCK_QUEUES_MAX 16
+
+enum block_format { BLOCK_FORMAT_NONE, BLOCK_FORMAT_RAW, BLOCK_FORMAT_QCOW2 };
+
+/* A disk as --disk describes it. */
+struct block_spec {
+    char path[BLOCK_PATH_MAX];
+    enum block_format format; /* BLOCK_FORMAT_NONE: not given */
+    bool readonly;
+    bool unsafe;     /* flushes do nothing */
+    bool no_discard; /* discards do nothing */
+    char id[BLOCK_ID_MAX + 1];
+    char serial[BLOCK_SERIAL_MAX + 1];
+    unsigned queues; /* 0: not given */
+};
+
+/*
+ * Parses PATH[,format=raw|qcow2][,ro][,id=NAME][,serial=TEXT][,cache=writeback|unsafe]
+ * [,discard=on|off][,queues=N]; commas in values are doubled. 0, or -EINVAL with one line in err.
+ */
+int block_spec_parse(const char *text, struct block_spec *spec, char *err, size_t err_size);
+
+/*
+ * Opens a disk. Without a format the name decides: an image named *.qcow2 must be qcow2, any other
+ * one is raw and must not begin like an image of a format with metadata. So a guest that writes a
+ * qcow2 header to its raw disk gets the disk refused the next time, never interpreted.
+ *
+ * The image is locked against other writers (and readers, when it is writable) by byte-range locks
+ * that QEMU's tools understand. NULL with one line in err when it cannot be had. To be freed by
+ * ops->close, after all calls have returned.
+ */
+struct blockdev *block_open(const struct block_spec *spec, char *err, size_t err_size);
+
+#endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/block/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/log.h"
+
+/* QEMU's permissions and the first bytes of its locks. */
+#define PERM_READ BIT32(0)
+#define PERM_WRITE BIT32(1)
+#define PERM_RESIZE BIT32(3)
+#define PERMS 4
+#define LOCK_USED 100
+#define LOCK_UNSHARED 200
+
+/* Pieces of a request handed to one system call. */
+#define IOV_BATCH 64
+
+static int lock_op(int fd, int op, short type, u64 byte, struct flock *l)
+{
+    *l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    return fcntl(fd, op, l) ? -errno : 0;
+}
+
+/* 0; -EBUSY: somebody else uses it; other: locks do not work here. */
+static int take_locks(struct block_file *f)
+{
+    u32 used = f->readonly ? PERM_READ : PERM_READ | PERM_WRITE | PERM_RESIZE;
+    u32 unshared = PERM_WRITE | PERM_RESIZE;
+    struct flock l;
+    int r;
+
+    for (u64 p = 0; p < PERMS; p++) {
+        r = used & BIT32(p) ? lock_op(f->fd, F_OFD_SETLK, F_RDLCK, LOCK_USED + p, &l) : 0;
+        if (!r && unshared & BIT32(p))
+            r = lock_op(f->fd, F_OFD_SETLK, F_RDLCK, LOCK_UNSHARED + p, &l);
+        if (r)
+            return r == -EAGAIN || r == -EACCES ? -EBUSY : r;
+    }
+    /* Both of two who come at once see each other here, and both give up. */
+    for (u64 p = 0; p < PERMS; p++) {
+        if (used & BIT32(p)) {
+            r = lock_op(f->fd, F_OFD_GETLK, F_WRLCK, LOCK_UNSHARED + p, &l);
+            if (r || l.l_type != F_UNLCK)
+                return r ? r : -EBUSY;
+        }
+        if (unshared & BIT32(p)) {
+            r = lock_op(f->fd, F_OFD_GETLK, F_WRLCK, LOCK_USED + p, &l);
+            if (r || l.l_type != F_UNLCK)
+                return r ? r : -EBUSY;
+        }
+    }
+    return 0;
+}
+
+static int refuse(struct block_file *f, int r, char *err, size_t err_size, const char *text)
+{
+    snprintf(err, err_size, "disk %s: %s", f->path ? f->path : "", text ? text : strerror(-r));
+    block_file_close(f);
+    return r;
+}
+
+int block_file_open(struct block_file *f, const char *path, bool readonly, char *err,
+                    size_t err_size)
+{
+    struct stat before, st;
+    int r;
+
+    *f = (struct block_file){.fd = -1, .readonly = readonly, .path = strdup(path)};
+    if (!f->path)
+        return refuse(f, -ENOMEM, err, err_size, NULL);
+    /* Looked at first: opening some devices has effects, and an image may name any as its backing
+     * file. */
+    if (stat(path, &before))
+        return refuse(f, -errno, err, err_size, NULL);
+    if (!S_ISREG(before.st_mode) && !S_ISBLK(before.st_mode))
+        return refuse(f, -EINVAL, err, err_size, "it is neither a file nor a block device");
+    f->fd = open(path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (f->fd < 0) {
+        r = -errno;
+        return refuse(f, r, err, err_size,
+                      !readonly && (r == -EACCES || r == -EROFS)
+                          ? "it cannot be opened for writing; ,ro opens it for reading only"
+                          : NULL);
+    }
+    if (fstat(f->fd, &st))
+        return refuse(f, -errno, err, err_size, NULL);
+    if (st.st_dev != before.st_dev || st.st_ino != before.st_ino)
+        return refuse(f, -EINVAL, err, err_size, "it changed while it was opened");
+    f->dev = st.st_dev;
+    f->ino = st.st_ino;
+    f->device = S_ISBLK(st.st_mode);
+    f->size = (u64)st.st_size;
+    if (f->device && ioctl(f->fd, BLKGETSIZE64, &f->size))
+        return refuse(f, -errno, err, err_size, NULL);
+    r = take_locks(f);
+    if (r == -EBUSY)
+        return refuse(f, r, err, err_size,
+                      readonly ? "somebody else is writing to it (another VM?)"
+                               : "somebody else is using it (another VM?)");
+    if (r)
+        log_warn("disk %s: cannot be locked (%s): nothing keeps others from writing to it", path,
+                 strerror(-r));
+    return 0;
+}
+
+void block_file_close(struct block_file *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    f->fd = -1;
+    free(f->path);
+    f->path = NULL;
+}
+
+/* What a guest can be told. The rest is for people, once. */
+static int io_error(struct block_file *f, const char *what, int e)
+{
+    if (!__atomic_exchange_n(&f->complained, 1, __ATOMIC_RELAXED))
+        log_error("disk %s: cannot %s: %s", f->path, what, strerror(e));
+    return e == ENOSPC || e == EDQUOT || e == EFBIG ? -ENOSPC : -EIO;
+}
+
+unsigned iov_cut(const struct host_iov *iov, unsigned n, size_t skip, size_t len,
+                 struct host_iov *out, unsigned cap, size_t *total)
+{
+    unsigned k = 0;
+
+    *total = 0;
+    for (unsigned i = 0; i < n && len && k < cap; i++) {
+        size_t part;
+
+        if (skip >= iov[i].len) {
+            skip -= iov[i].len;
+            continue;
+        }
+        part = iov[i].len - skip < len ? iov[i].len - skip : len;
+        out[k++] = (struct host_iov){(u8 *)iov[i].base + skip, part};
+        *total += part;
+        len -= part;
+        skip = 0;
+    }
+    return k;
+}
+
+static int transfer(struct block_file *f, bool write, const struct host_iov *iov, unsigned n,
+                    size_t skip, size_t len, u64 off)
+{
+    while (len) {
+        struct host_iov v[IOV_BATCH];
+        const struct iovec *sv = (const struct iovec *)v;
+        size_t total;
+        int k = (int)iov_cut(iov, n, skip, len, v, IOV_BATCH, &total);
+        ssize_t r = write ? pwritev(f->fd, sv, k, (off_t)off) : preadv(f->fd, sv, k, (off_t)off);
+
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return io_error(f, write ? "write" : "read", errno);
+        if (r == 0) {
+            if (write)
+                return io_error(f, "write", ENOSPC);
+            iov_clear(iov, n, skip, len);
+            return 0;
+        }
+        skip += (size_t)r;
+        len -= (size_t)r;
+        off += (u64)r;
+    }
+    return 0;
+}
+
+int block_file_readv(struct block_file *f, const struct host_iov *iov, unsigned n, size_t skip,
+                     size_t len, u64 off)
+{
+    return transfer(f, false, iov, n, skip, len, off);
+}
+
+int block_file_writev(struct block_file *f, const struct host_iov *iov, unsigned n, size_t skip,
+                      size_t len, u64 off)
+{
+    return transfer(f, true, iov, n, skip, len, off);
+}
+
+int block_file_read(struct block_file *f, void *buf, size_t len, u64 off)
+{
+    struct host_iov v = {buf, len};
+
+    return transfer(f, false, &v, 1, 0, len, off);
+}
+
+int block_file_write(struct block_file *f, const void *buf, size_t len, u64 off)
+{
+    struct host_iov v = {(void *)(uintptr_t)buf, len};
+
+    return transfer(f, true, &v, 1, 0, len, off);
+}
+
+int block_file_write_zero_bytes(struct block_file *f, u64 len, u64 off)
+{
+    static const u8 zeroes[65536];
+
+    while (len) {
+        size_t part = len < sizeof(zeroes) ? (size_t)len : sizeof(zeroes);
+        int r = block_file_write(f, zeroes, part, off);
+
+        if (r)
+            return r;
+        off += part;
+        len -= part;
+    }
+    return 0;
+}
+
+int block_file_sync(struct block_file *f)
+{
+    int r;
+
+    if (f->unsafe)
+        return 0;
+    if (__atomic_load_n(&f->failed, __ATOMIC_RELAXED))
+        return -EIO;
+    do
+        r = fdatasync(f->fd);
+    while (r && errno == EINTR);
+    if (!r)
+        return 0;
+    __atomic_store_n(&f->failed, 1, __ATOMIC_RELAXED);
+    io_error(f, "flush", errno);
+    return -EIO;
+}
+
+static int punch(struct block_file *f, int mode, u64 off, u64 len)
+{
+    int r;
+
+    do
+        r = fallocate(f->fd, mode, (off_t)off, (off_t)len);
+    while (r && errno == EINTR);
+    if (!r)
+        return 0;
+    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL || errno == ENODEV)
+        return -EOPNOTSUPP;
+    return io_error(f, "zero", errno);
+}
+
+int block_file_punch(struct block_file *f, u64 off, u64 len)
+{
+    return punch(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
+}
+
+int block_file_zero_range(struct block_file *f, u64 off, u64 len)
+{
+    return punch(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+}
+
+int block_file_discard(struct block_file *f, u64 off, u64 len)
+{
+    u64 range[2] = {off, len};
+
+    if (!f->device)
+        return block_file_punch(f, off, len);
+    if (!ioctl(f->fd, BLKDISCARD, range))
+        return 0;
+    return errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL
+               ? -EOPNOTSUPP
+               : io_error(f, "discard", errno);
+}
+
+/* Walks over the pieces of [skip, skip+len): clears them (buf NULL), or copies to or from buf. */
+static void walk(const struct host_iov *iov, unsigned n, size_t skip, size_t len, u8 *buf, bool get)
+{
+    for (unsigned i = 0; i < n && len; i++) {
+        struct host_iov piece;
+        size_t part;
+
+        if (skip >= iov[i].len) {
+            skip -= iov[i].len;
+            continue;
+        }
+        iov_cut(&iov[i], 1, skip, len, &piece, 1, &part);
+        if (!buf) {
+            memset(piece.base, 0, part);
+        } else {
+            memcpy(get ? buf : piece.base, get ? piece.base : buf, part);
+            buf += part;
+        }
+        len -= part;
+        skip = 0;
+    }
+}
+
+void iov_clear(const struct host_iov *iov, unsigned n, size_t skip, size_t len)
+{
+    walk(iov, n, skip, len, NULL, false);
+}
+
+void iov_put(const struct host_iov *iov, unsigned n, size_t skip, const void *buf, size_t len)
+{
+    walk(iov, n, skip, len, (u8 *)(uintptr_t)buf, false);
+}
+
+void iov_get(const struct host_iov *iov, unsigned n, size_t skip, void *buf, size_t len)
+{
+    walk(iov, n, skip, len, buf, true);
+}
+
+size_t iov_total(const struct host_iov *iov, unsigned n)
+{
+    size_t total = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        total += iov[i].len;
+    return total;
+}
