@@ -5,7 +5,17 @@
 
 u64 vm_clock_ns(struct vm *vm)
 {
-    return host_monotonic_ns() - vm->clock_base;
+    u64 base, stopped, now;
+
+    do {
+        base = __atomic_load_n(&vm->clock_base, __ATOMIC_ACQUIRE);
+        now = host_monotonic_ns();
+        stopped = __atomic_load_n(&vm->clock_stopped, __ATOMIC_ACQUIRE);
+        if (unlikely(stopped != VM_CLOCK_RUNS))
+            return stopped;
+        /* A whole pause went by between the two readings. */
+    } while (unlikely(base != __atomic_load_n(&vm->clock_base, __ATOMIC_ACQUIRE)));
+    return now - base;
 }
 
 /* --- the heap: parent at (i - 1) / 2 ------------------------------------------------------ */
@@ -71,7 +81,7 @@ static void arm_host(struct vm *vm)
 {
     u64 next = vm_timers_next(vm);
 
-    if (next >= vm->host_deadline)
+    if (next >= vm->host_deadline || vm->clock_stopped != VM_CLOCK_RUNS)
         return;
     vm->host_deadline = next;
     if (!add_ok(next, vm->clock_base, &next))
@@ -85,9 +95,34 @@ static void host_timer_fired(void *opaque)
 
     vm_lock(vm);
     vm->host_deadline = UINT64_MAX;
-    vm_timers_run(vm);
+    if (vm->clock_stopped == VM_CLOCK_RUNS)
+        vm_timers_run(vm);
     arm_host(vm);
     vm_unlock(vm);
+}
+
+void vm_clock_stop(struct vm *vm)
+{
+    vm_lock(vm);
+    __atomic_store_n(&vm->clock_stopped, vm_clock_ns(vm), __ATOMIC_RELEASE);
+    vm->tsc_stopped = vm->read_tsc();
+    vm_unlock(vm);
+}
+
+u64 vm_clock_start(struct vm *vm)
+{
+    u64 lost;
+
+    vm_lock(vm);
+    lost = vm->read_tsc() - vm->tsc_stopped;
+    vm->tsc_lost += lost;
+    __atomic_store_n(&vm->clock_base, host_monotonic_ns() - vm->clock_stopped, __ATOMIC_RELEASE);
+    __atomic_store_n(&vm->clock_stopped, VM_CLOCK_RUNS, __ATOMIC_RELEASE);
+    /* Whatever the host's timer was armed for has passed unseen or comes too early. */
+    vm->host_deadline = UINT64_MAX;
+    arm_host(vm);
+    vm_unlock(vm);
+    return lost;
 }
 
 /* --- timers -------------------------------------------------------------------------------- */

@@ -44,6 +44,12 @@ void vtimer_cancel(struct vtimer *t);
 /* Earliest deadline of all timers, or UINT64_MAX. VM lock held. */
 u64 vm_timers_next(const struct vm *vm);
 
+/* Stops the clock and its timers, and starts them again where they stood. Returns how many ticks of
+ * the host's TSC went by in between: what the guests' have to be set back by. For vm_pause and
+ * vm_resume, with all vCPUs parked. VM lock not held. */
+void vm_clock_stop(struct vm *vm);
+u64 vm_clock_start(struct vm *vm);
+
 /* Runs what is due; returns the next deadline or UINT64_MAX. VM lock held. Called by the host's
  * timer. */
 u64 vm_timers_run(struct vm *vm);

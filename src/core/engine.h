@@ -19,12 +19,62 @@ enum engine_exit_kind {
     ENGINE_EXIT_SHUTDOWN,    /* triple fault; text has the reason */
     ENGINE_EXIT_UNSUPPORTED, /* the engine cannot go on; text names the instruction, register or
                                 feature */
-    ENGINE_EXIT_DEBUG,
+    ENGINE_EXIT_DEBUG,       /* what the debugger asked for happened; debug says what */
+};
+
+/* --- debugging (core/debug.h is its user) --- */
+
+/* Something the debugger waits for; addresses are linear, in whatever address space. */
+enum debug_point_kind {
+    DEBUG_BREAK,        /* the instruction at the address is about to execute */
+    DEBUG_WATCH_WRITE,  /* some byte of the range was written */
+    DEBUG_WATCH_READ,   /* read */
+    DEBUG_WATCH_ACCESS, /* read or written */
+};
+
+struct debug_watch {
+    u64 lin, len;
+    enum debug_point_kind kind;
+};
+
+#define DEBUG_BREAKS_MAX 1024
+#define DEBUG_WATCHES_MAX 32
+
+/* All of a VM's points. */
+struct debug_points {
+    unsigned nbreaks, nwatches;
+    u64 breaks[DEBUG_BREAKS_MAX]; /* ascending, no address twice */
+    struct debug_watch watch[DEBUG_WATCHES_MAX];
+};
+
+enum debug_reason {
+    DEBUG_STOP_BREAK, /* at a breakpoint, before the instruction */
+    DEBUG_STOP_WATCH, /* after the access; addr and kind are the watchpoint's */
+    DEBUG_STOP_STEP,  /* after an instruction, or after an event was delivered */
+    DEBUG_STOP_DEAD,  /* the vCPU shut down or the engine cannot go on (core's, not an engine's) */
+};
+
+struct debug_stop {
+    enum debug_reason reason;
+    u64 addr;
+    enum debug_point_kind kind;
+};
+
+/*
+ * What the debugger asks of one vCPU; changed only while that is not in run. With step set, run
+ * executes one instruction, or delivers one event, and then more of them while rip is in
+ * [lo, hi).
+ */
+struct debug_step {
+    bool step;
+    bool no_irq; /* interrupts and NMIs wait meanwhile, unless the vCPU is halted */
+    u64 lo, hi;
 };
 
 struct engine_exit {
     enum engine_exit_kind kind;
     char text[200];
+    struct debug_stop debug;
 };
 
 struct engine_probe {
@@ -59,6 +109,12 @@ struct engine_ops {
     /* Guest memory [a, a+len) was written from outside a vCPU (DMA, loader): drop derived state. VM
      * lock held. */
     void (*memory_written)(struct vm *vm, gpa_t a, u64 len);
+    /* The points at which run gives ENGINE_EXIT_DEBUG from now on; *p is copied. The guest can see
+     * none of it: its memory and debug registers stay its own. No vCPU is in run. NULL: this engine
+     * cannot be debugged (vcpu->debug is not looked at either). */
+    int (*set_debug)(struct vm *vm, const struct debug_points *p);
+    /* Adds to guest TSC - host TSC of a vCPU that is not in run. */
+    void (*add_tsc_offset)(struct vcpu *v, u64 delta);
     /* Counters as text lines "name value"; may be NULL. */
     void (*stats)(struct vm *vm, void (*line)(void *opaque, const char *name, u64 value),
                   void *opaque);

@@ -118,14 +118,53 @@ static void run_once(struct vcpu *v)
     case ENGINE_EXIT_KICKED:
         break;
     case ENGINE_EXIT_SHUTDOWN:
+        if (vcpu_debug_dead(v))
+            break;
         vm_stop(v->vm, VM_RESET, VM_EXIT_TRIPLE_FAULT, exit.text[0] ? exit.text : "triple fault");
         break;
     case ENGINE_EXIT_UNSUPPORTED:
+        if (vcpu_debug_dead(v))
+            break;
         fail(v, exit.text[0] ? exit.text : "the engine cannot go on");
         break;
     case ENGINE_EXIT_DEBUG:
-        fail(v, "debug event and no debugger");
+        vcpu_debug_stopped(v, &exit.debug);
         break;
+    }
+}
+
+static bool vm_runs(struct vm *vm)
+{
+    return __atomic_load_n(&vm->stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING;
+}
+
+static bool must_park(struct vcpu *v)
+{
+    return __atomic_load_n(&v->vm->pauses, __ATOMIC_SEQ_CST) ||
+           __atomic_load_n(&v->held, __ATOMIC_SEQ_CST);
+}
+
+static void set_parked(struct vcpu *v)
+{
+    __atomic_store_n(&v->parked, 1, __ATOMIC_SEQ_CST);
+    host_event_set(&v->vm->parked);
+}
+
+/*
+ * Waits until there is neither a pause nor a hold, or the VM stops. vm_pause counts first and looks
+ * at `parked` then, this thread the other way round: one of them sees the other.
+ */
+static void park(struct vcpu *v)
+{
+    for (;;) {
+        __atomic_store_n(&v->parked, 0, __ATOMIC_SEQ_CST);
+        if (!must_park(v))
+            return;
+        set_parked(v);
+        while (must_park(v) && vm_runs(v->vm))
+            host_event_wait(&v->wake, UINT64_MAX);
+        if (!vm_runs(v->vm))
+            return;
     }
 }
 
@@ -136,13 +175,21 @@ void vcpu_thread(void *opaque)
 
     while (!__atomic_load_n(&v->vm->running, __ATOMIC_ACQUIRE))
         host_event_wait(&v->wake, UINT64_MAX);
+    park(v); /* parked since it was created; a paused VM's state may still be changed */
     if (v->vm->engine->get_state(v, &s)) {
         fail(v, "the engine cannot give the state of the vCPU");
+        set_parked(v);
         return;
     }
     v->wait_sipi = s.activity == X86_WAIT_SIPI;
-    while (__atomic_load_n(&v->vm->stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING) {
-        u32 ev = take_events(v, CORE_EVENTS);
+    while (vm_runs(v->vm)) {
+        u32 ev;
+
+        if (must_park(v)) {
+            park(v);
+            continue;
+        }
+        ev = take_events(v, CORE_EVENTS);
         if (ev & VCPU_EV_INIT)
             do_init(v);
         if (ev & VCPU_EV_SIPI)
@@ -154,6 +201,7 @@ void vcpu_thread(void *opaque)
         else
             run_once(v);
     }
+    set_parked(v); /* for ever */
 }
 
 u64 vm_mmio_read(struct vm *vm, u64 a, unsigned size)

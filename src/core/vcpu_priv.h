@@ -10,6 +10,12 @@
 /* Exit status when a vCPU shut down. */
 #define VM_EXIT_TRIPLE_FAULT 122
 
+/* On the vCPU's thread: the engine's debug exit, for the debugger. */
+void vcpu_debug_stopped(struct vcpu *v, const struct debug_stop *stop);
+/* The vCPU cannot go on: with a debugger, which has not been told yet, it is held for inspection
+ * and this is true; run is called again when the debugger lets it go. */
+bool vcpu_debug_dead(struct vcpu *v);
+
 /* Body of a vCPU's thread; returns once the VM stops. */
 void vcpu_thread(void *vcpu);
 

@@ -19,6 +19,7 @@ void vm_init(struct vm *vm, const struct engine_ops *engine)
     vm->engine = engine;
     vm->clock_base = host_monotonic_ns();
     vm->host_deadline = vm->next_timer = UINT64_MAX;
+    vm->clock_stopped = VM_CLOCK_RUNS;
     vm->read_tsc = host_tsc;
 }
 
@@ -33,6 +34,7 @@ int vm_add_vcpu(struct vm *vm, struct vcpu *v)
     v->id = vm->nvcpus;
     v->bsp = v->id == 0;
     v->apic_page = VCPU_NO_APIC_PAGE;
+    v->parked = 1;
     err = vm->engine->vcpu_create(v);
     if (err)
         return err;

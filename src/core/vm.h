@@ -28,6 +28,8 @@
 #define VCPU_EV_WORK BIT32(5) /* engine-private work */
 #define VCPU_EV_SMI BIT32(6)
 
+struct vm_debug; /* core/debug.h */
+
 /* A vCPU's local interrupt controller, as the engine sees it. Called without the VM lock (they take
  * it). */
 struct vcpu_irq_ops {
@@ -66,6 +68,13 @@ struct vcpu {
     /* Where the engine keeps guest TSC - host TSC (set by vcpu_create; read by the vCPU's thread).
      * NULL: core asks get_state. */
     const u64 *tsc_offset;
+    u32 parked; /* atomic: its thread is in no engine and no device, and waits */
+    /* The debugger's, see core/debug.h; changed by the event loop while parked. */
+    u32 held;                /* atomic: stay parked although the VM runs */
+    struct debug_step debug; /* read by the engine */
+    struct debug_stop stop;  /* valid with stopped */
+    u32 stopped;             /* atomic: `stop` happened and was not told yet */
+    bool dead_told;          /* its thread's only: DEBUG_STOP_DEAD was reported */
 };
 
 enum vm_stop_reason { VM_RUNNING, VM_POWEROFF, VM_RESET, VM_TEST_EXIT, VM_CRASH, VM_QUIT };
@@ -91,8 +100,9 @@ struct vm {
     struct device *devices;
     struct vtimer *timer_heap[VTIMERS_MAX];
     unsigned ntimers;
-    u64 clock_base;  /* host monotonic ns at clock 0 */
-    u32 stop_reason; /* enum vm_stop_reason, atomic: the first one wins */
+    u64 clock_base;    /* atomic: host monotonic ns at clock 0, moved on by the time paused */
+    u64 clock_stopped; /* atomic: the clock while it stands, VM_CLOCK_RUNS while it does not */
+    u32 stop_reason;   /* enum vm_stop_reason, atomic: the first one wins */
     int exit_code;
     char stop_text[256];
     struct {
@@ -102,12 +112,21 @@ struct vm {
     } msr_range[VM_MSR_RANGES_MAX];
     unsigned nmsr_ranges;
     bool strict_io, strict_msr;
-    u32 running;           /* atomic: vm_run was called */
-    u32 stop_claimed;      /* atomic: somebody is filling in the reason */
-    u64 next_timer;        /* atomic: clock ns of the first timer, or UINT64_MAX */
-    u64 host_deadline;     /* clock ns the host's timer is armed for; VM lock */
-    u64 (*read_tsc)(void); /* the host's TSC; tests put theirs here */
+    u32 running;              /* atomic: vm_run was called */
+    u32 stop_claimed;         /* atomic: somebody is filling in the reason */
+    u64 next_timer;           /* atomic: clock ns of the first timer, or UINT64_MAX */
+    u64 host_deadline;        /* clock ns the host's timer is armed for; VM lock */
+    u64 (*read_tsc)(void);    /* the host's TSC; tests put theirs here */
+    u32 pauses;               /* atomic: calls of vm_pause without their vm_resume */
+    struct host_event parked; /* a vCPU parked: what vm_pause waits on */
+    u64 tsc_stopped;          /* host TSC when the clock stopped */
+    /* Host TSC ticks the guests' TSCs have stood still for: what vcpu_tsc_offset has lost since the
+     * VM began. */
+    u64 tsc_lost;
+    struct vm_debug *debug; /* NULL: no debugger */
 };
+
+#define VM_CLOCK_RUNS UINT64_MAX
 
 /* Life cycle. *vm is zeroed storage of the caller's. After vm_init the caller builds cpu_model,
  * adds RAM and calls engine->vm_create, then adds vCPUs and devices. */
@@ -123,6 +142,17 @@ void vm_destroy(struct vm *vm); /* devices, vCPUs, engine */
 
 /* Asks the VM to stop; any thread. text may be NULL. The first call wins. */
 void vm_stop(struct vm *vm, enum vm_stop_reason why, int exit_code, const char *text);
+
+/*
+ * Pausing: every vCPU's thread is out of its engine and out of devices and stays so, the clock and
+ * with it the timers stand still, and so do the guests' TSCs. Calls nest; vm_run may begin paused.
+ * The event loop's thread only, VM lock not held (before vm_run: the thread that will call it).
+ * While paused, get_state and set_state may be called from there. What the loop itself does goes
+ * on: input from outside still reaches devices, and requests in flight at backends complete; who
+ * wants those at rest (a snapshot) drains them first.
+ */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
 
 void vm_lock(struct vm *vm);
 void vm_unlock(struct vm *vm);

@@ -10,6 +10,8 @@ enum x86_access { X86_ACC_READ = 0, X86_ACC_WRITE = 1, X86_ACC_EXEC = 2 };
 #define X86_ACC_SMAP                                                                               \
     8u /* supervisor access with SMAP in force: CR4.SMAP and (implicit or !EFLAGS.AC) */
 #define X86_ACC_NO_SET_AD 16u /* a probe (debugger): leave accessed and dirty bits alone */
+/* With X86_ACC_WRITE: the same access reads first. Says nothing to the walk; watchpoints ask. */
+#define X86_ACC_ALSO_READ 32u
 
 /* How the walk reaches guest-physical memory. Entries that are not RAM read as all ones. */
 struct x86_walk_mem {

@@ -309,6 +309,15 @@ static void memory_written(struct vm *vm, gpa_t a, u64 len)
     m->written_len = len;
 }
 
+static int set_debug(struct vm *vm, const struct debug_points *p)
+{
+    struct machine *m = container_of(vm, struct machine, vm);
+
+    m->points = *p;
+    m->debug_sets++;
+    return 0;
+}
+
 const struct engine_ops fake_engine_ops = {
     .name = "fake",
     .vcpu_create = vcpu_create,
@@ -318,6 +327,7 @@ const struct engine_ops fake_engine_ops = {
     .get_state = get_state,
     .set_state = set_state,
     .memory_written = memory_written,
+    .set_debug = set_debug,
 };
 
 /* --- the machine

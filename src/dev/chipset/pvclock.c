@@ -83,7 +83,7 @@ static int publish(struct pvclock *p, u64 addr, u32 *s, u64 size)
 static int write_system_time(struct pvclock *p, struct vcpu *v, u64 val)
 {
     struct time_info t = {
-        .tsc_timestamp = p->ref_tsc + vcpu_tsc_offset(v),
+        .tsc_timestamp = p->ref_tsc + vcpu_tsc_offset(v) + p->vm->tsc_lost,
         .system_time = p->ref_ns,
         .tsc_to_system_mul = p->mul,
         .tsc_shift = p->shift,

@@ -293,6 +293,8 @@ struct bt_vm {
     bool interp_only, lockstep;
     u64 fpu_mask; /* XSAVE components the guest can have */
     bool trace_block, trace_exc;
+    struct debug_points *debug; /* NULL until the first debugger */
+    u32 nbreaks, nwatches;      /* of *debug */
     /* Stubs, executable view. */
     void (*enter)(u64 window, const u8 *code);
     u8 *enter_check, *enter_end; /* window in which a kick makes the entry give up */
@@ -329,9 +331,13 @@ struct bt_vcpu {
     bool nogroup;                 /* the next block looked up is one without stack groups */
     unsigned excl_depth;          /* this vCPU has stopped the others */
     u8 result;                    /* enum interp_result of the last call of the interpreter */
-    u8 slot;                      /* current address-space slot */
-    u32 mode;                     /* BT_MODE_* */
-    u32 ibl_mode[BT_NCLASS];      /* mode of the blocks in each class's branch-target tables */
+    bool debugging; /* there are points, or a step was asked for; constant within bt_run */
+    bool delivered; /* an interrupt was delivered since the last instruction */
+    bool watch_hit; /* an access met watchpoint `hit` */
+    struct debug_watch hit;
+    u8 slot;                 /* current address-space slot */
+    u32 mode;                /* BT_MODE_* */
+    u32 ibl_mode[BT_NCLASS]; /* mode of the blocks in each class's branch-target tables */
     struct {
         u16 pcid;
         bool valid;
@@ -408,6 +414,9 @@ struct bt_page *bt_page_of(struct bt_vm *bt, u64 gpa, bool create);
 bool bt_code_overlaps(struct bt_vm *bt, u64 gpa, u64 len);
 /* The same or about to be translated; for use after the write, see bt_code_written. */
 bool bt_code_may_overlap(struct bt_vm *bt, u64 gpa, u64 len);
+/* Invalidates blocks that hold the instruction at linear address va, in any mode. All vCPUs are out
+ * of run. */
+void bt_cache_invalidate_va(struct bt_vm *bt, u64 va);
 /* Invalidates blocks overlapping [gpa, gpa+len). Other vCPUs are stopped by the caller. */
 void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len);
 static inline u8 *bt_rw(struct bt_vm *bt, const u8 *rx)
@@ -524,6 +533,22 @@ void bt_leave_guest(struct bt_vcpu *c);
 void bt_exclusive_begin(struct bt_vm *bt, struct bt_vcpu *self);
 void bt_exclusive_end(struct bt_vm *bt, struct bt_vcpu *self);
 void bt_kick(struct bt_vcpu *c);
+
+/* --- debug.c: what a debugger waits for --- */
+int bt_set_debug(struct vm *vm, const struct debug_points *p);
+/* A breakpoint is at lin. */
+bool bt_is_break(const struct bt_vm *bt, u64 lin);
+bool bt_at_break(const struct bt_vcpu *c);
+/* No entry of the TLB for this kind of access may be made for lin's page. */
+bool bt_page_watched(const struct bt_vm *bt, u64 lin, bool write);
+/* [lin, lin+len) meets a watchpoint; with access flags as for bt_translate. */
+const struct debug_watch *bt_watched(const struct bt_vm *bt, u64 lin, u64 len, unsigned access);
+/* Remembers the first one an instruction meets. */
+void bt_watch_access(struct bt_vcpu *c, u64 lin, u64 len, unsigned access);
+/* In the run loop, with c->debugging: before and after an instruction or a block. true: leave run.
+ */
+bool bt_debug_before(struct bt_vcpu *c, struct engine_exit *exit);
+bool bt_debug_after(struct bt_vcpu *c, struct engine_exit *exit);
 
 extern const struct interp_ops bt_interp_ops;
 

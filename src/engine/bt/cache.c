@@ -260,6 +260,17 @@ void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len
     }
 }
 
+void bt_cache_invalidate_va(struct bt_vm *bt, u64 va)
+{
+    for (unsigned i = 0; i < bt->norder; i++) {
+        struct bt_block *b = bt->order[i];
+
+        if (va - b->va < (u64)b->guest_len + b->len2)
+            kill_block(bt, b);
+    }
+    bt->epoch++;
+}
+
 void bt_cache_flush(struct bt_vm *bt)
 {
     for (unsigned i = 0; i < MEM_SLOTS_MAX; i++)

@@ -281,8 +281,12 @@ static int bt_vm_create(struct vm *vm, const struct engine_options *opt)
 
 static void bt_vm_destroy(struct vm *vm)
 {
-    bt_cache_destroy(vm->engine_vm);
-    host_free(vm->engine_vm);
+    struct bt_vm *bt = vm->engine_vm;
+
+    if (bt->debug)
+        host_free(bt->debug);
+    bt_cache_destroy(bt);
+    host_free(bt);
     vm->engine_vm = NULL;
 }
 
@@ -387,6 +391,13 @@ static int bt_set_state(struct vcpu *v, const struct x86_vcpu_state *s)
     return 0;
 }
 
+static void bt_add_tsc_offset(struct vcpu *v, u64 delta)
+{
+    struct bt_vcpu *c = v->engine_vcpu;
+
+    c->env->s.tsc_offset += delta;
+}
+
 static void bt_memory_written(struct vm *vm, gpa_t a, u64 len)
 {
     struct bt_vm *bt = vm->engine_vm;
@@ -433,5 +444,7 @@ const struct engine_ops bt_engine_ops = {
     .get_state = bt_get_state,
     .set_state = bt_set_state,
     .memory_written = bt_memory_written,
+    .set_debug = bt_set_debug,
+    .add_tsc_offset = bt_add_tsc_offset,
     .stats = bt_stats,
 };

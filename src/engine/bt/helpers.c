@@ -90,7 +90,7 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
         (env->s.dr7 & DR7_ENABLED) || (env->s.cpl == 3 && (env->s.rflags & RFLAGS_AC)) ||
         c->bt->epoch != epoch || (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) ||
-        env->s.nmi_pending)
+        env->s.nmi_pending || c->watch_hit)
         return leave(c, BT_EXIT_RESUME);
     if (!env->fpu_live)
         bt_fpu_load(c);

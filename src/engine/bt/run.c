@@ -159,7 +159,7 @@ struct bt_block *bt_find_block(struct bt_vcpu *c)
     struct bt_block *b;
     u8 *host;
 
-    if (!bt_fetch(c, lin, &gpa, &host)) {
+    if ((c->debugging && bt_is_break(c->bt, lin)) || !bt_fetch(c, lin, &gpa, &host)) {
         c->nogroup = false;
         return NULL;
     }
@@ -236,8 +236,11 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
     }
     if (s->int_shadow || s->activity == X86_SHUTDOWN || s->activity == X86_WAIT_SIPI)
         return false;
+    if (unlikely(c->debugging && c->v->debug.no_irq) && s->activity != X86_HALTED)
+        return false;
     if (s->nmi_pending && !s->nmi_blocked) {
         s->nmi_pending = 0;
+        c->delivered = true;
         c->result = (u8)interp_interrupt(&c->interp, X86_NMI, true);
     } else if (c->env->irq_maybe && (s->rflags & RFLAGS_IF)) {
         int vector = irq_call(c, c->v->irq->pending);
@@ -246,6 +249,7 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
             bt_set_irq_maybe(c->env, false);
         } else if ((vector = irq_call(c, c->v->irq->ack)) >= 0) {
             c->stats.interrupts++;
+            c->delivered = true;
             c->result = (u8)interp_interrupt(&c->interp, (u8)vector, false);
         }
     }
@@ -280,7 +284,7 @@ static bool must_step(const struct bt_vcpu *c)
     const struct x86_vcpu_state *s = &c->env->s;
 
     return !(c->mode & BT_MODE_CODE) || (s->rflags & RFLAGS_TF) || s->int_shadow || s->db_pending ||
-           (s->dr7 & DR7_ENABLED) || c->bt->interp_only ||
+           (s->dr7 & DR7_ENABLED) || c->bt->interp_only || c->v->debug.step ||
            (s->cpl == 3 && (s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM));
 }
 
@@ -395,6 +399,8 @@ static void run_code(struct bt_vcpu *c)
         if (__atomic_load_n(&env->pending, __ATOMIC_RELAXED))
             return;
     }
+    if (unlikely(c->debugging) && bt_at_break(c))
+        return;
     step(c);
 }
 
@@ -418,15 +424,22 @@ void bt_run(struct vcpu *v, struct engine_exit *exit)
     __atomic_store_n(&c->running, 1, __ATOMIC_SEQ_CST);
     bt_enter_guest(c);
     c->result = INTERP_OK;
+    c->debugging = c->bt->nbreaks || c->bt->nwatches || v->debug.step;
+    c->delivered = c->watch_hit = false;
+    c->interp.watched = c->bt->nwatches != 0;
     bt_update_mode(c);
     for (;;) {
         if (events(c, exit) || ended(c, exit))
             break;
         bt_update_mode(c);
+        if (unlikely(c->debugging) && bt_debug_before(c, exit))
+            break;
         if (must_step(c))
             step(c);
         else
             run_code(c);
+        if (unlikely(c->debugging) && bt_debug_after(c, exit))
+            break;
     }
     bt_fpu_save(c);
     bt_leave_guest(c);

@@ -114,10 +114,10 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
                 return NULL;
             return host;
         }
-        if (bt_canonical(c, lin))
+        if (bt_canonical(c, lin) && !bt_page_watched(c->bt, lin, true))
             insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), true, w);
     }
-    if (bt_canonical(c, lin))
+    if (bt_canonical(c, lin) && !bt_page_watched(c->bt, lin, false))
         insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), false, w);
     return host;
 }
@@ -139,6 +139,10 @@ void *bt_tlb_fill(struct bt_vcpu *c, u64 lin, unsigned size, bool write)
     u8 *host, *second;
 
     if (!bt_canonical(c, lin))
+        return NULL;
+    /* The interpreter will note it. */
+    if (unlikely(c->bt->nwatches) &&
+        bt_watched(c->bt, lin, size, write ? X86_ACC_WRITE | X86_ACC_ALSO_READ : X86_ACC_READ))
         return NULL;
     if (likely(off + size <= PAGE_SIZE))
         return fill(c, c->env->cls, lin, size, write, &w, &faulted);
@@ -345,6 +349,8 @@ int bt_translate(void *opaque, u64 gva, unsigned len, unsigned access, struct in
         host = fill(c, cls, gva, len, write, &w, &faulted);
         if (faulted)
             goto page_fault;
+        if (unlikely(c->bt->nwatches))
+            bt_watch_access(c, gva, len, access);
         ref->gpa = w.gpa;
         if (!host) {
             const struct mem_slot *slot = guest_mem_slot(&c->bt->vm->mem, (gpa_t){w.gpa});

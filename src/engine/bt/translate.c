@@ -420,11 +420,12 @@ static bool decode_straddle(struct bt_vcpu *c, struct item *it, u64 lin, const u
 }
 
 /* Decodes up to a branch, the page's end or the limit. Returns how many. */
-static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mode, bool lockstep,
-                             struct bt_range seen[2])
+static unsigned decode_block(const struct bt_vm *bt, struct item *items, u64 lin, const u8 *page,
+                             u32 mode, struct bt_range seen[2])
 {
     u64 page_va = lin & PAGE_MASK;
     unsigned bits = mode & BT_MODE_64 ? 64 : 32;
+    bool lockstep = bt->lockstep, at_break = false;
     unsigned n = 0;
     u64 live;
 
@@ -434,6 +435,10 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
 
         if (off >= PAGE_SIZE)
             break;
+        if (unlikely(bt->nbreaks) && bt_is_break(bt, lin)) {
+            at_break = true;
+            break;
+        }
         if (x86_decode(&it->insn, page + off, PAGE_SIZE - off, bits, false) != X86_DECODE_OK)
             break;
         it->va = lin;
@@ -451,8 +456,9 @@ static unsigned decode_block(struct item *items, u64 lin, const u8 *page, u32 mo
     }
     if (!n)
         return 0;
-    /* Compared in lockstep mode, flags must be right at the end. */
-    live = lockstep ? RFLAGS_ARITH : flags_live_out(&items[n - 1], lin, page_va, page, bits, seen);
+    /* Compared in lockstep mode, or looked at by a debugger, flags must be right at the end. */
+    live = lockstep || at_break ? RFLAGS_ARITH
+                                : flags_live_out(&items[n - 1], lin, page_va, page, bits, seen);
     for (unsigned i = n; i-- > 0;) {
         live = (live & ~kills(&items[i].insn)) | reads(&items[i]);
         items[i].keep_flags = live != 0;
@@ -625,7 +631,7 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     unsigned n;
 
     *full = false;
-    n = decode_block(items, lin, host - (lin & (PAGE_SIZE - 1)), mode, bt->lockstep, seen);
+    n = decode_block(bt, items, lin, host - (lin & (PAGE_SIZE - 1)), mode, seen);
     if (!n) {
         if (bt->lockstep || !decode_straddle(c, items, lin, host, mode, &gpa2))
             return NULL;

@@ -110,6 +110,7 @@ struct interp {
     u8 bounce[4096] __attribute__((aligned(64)));
     void *native; /* RWX-free scratch code page pair, see interp_init */
     void *native_rx;
+    bool watched;     /* the engine's: one iteration of a string instruction at a time */
     u64 features;     /* X86F_* of interp_priv.h: extensions shown to the guest */
     bool ferr_logged; /* said once that FERR# goes nowhere */
     u16 native_fault; /* 1 + host trap number of the native instruction, 0: none */

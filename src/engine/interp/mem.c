@@ -289,10 +289,10 @@ void im_rmw(struct interp *in, u64 lin, unsigned size, unsigned access, struct i
     unsigned room = page_room(lin);
     m->size = size;
     m->first = room < size ? room : size;
-    translate(in, lin, m->first, X86_ACC_WRITE | access, &m->part[0]);
+    access |= X86_ACC_WRITE | X86_ACC_ALSO_READ;
+    translate(in, lin, m->first, access, &m->part[0]);
     if (m->first < size)
-        translate(in, lin_next(in, lin, m->first), size - m->first, X86_ACC_WRITE | access,
-                  &m->part[1]);
+        translate(in, lin_next(in, lin, m->first), size - m->first, access, &m->part[1]);
     m->single = m->first == size && m->part[0].host;
     watch(in, lin, size, true);
 }

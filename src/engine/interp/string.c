@@ -82,8 +82,8 @@ static u64 run_at(struct interp *in, const struct string_op *o, unsigned seg, un
 static bool can_run(const struct interp *in, const struct string_op *o)
 {
     const struct x86_vcpu_state *s = in->s;
-    return o->rep && !(s->rflags & (RFLAGS_DF | RFLAGS_TF)) && !(s->dr7 & DR7_ENABLED) &&
-           !((s->rflags & RFLAGS_AC) && s->cpl == 3);
+    return o->rep && !in->watched && !(s->rflags & (RFLAGS_DF | RFLAGS_TF)) &&
+           !(s->dr7 & DR7_ENABLED) && !((s->rflags & RFLAGS_AC) && s->cpl == 3);
 }
 
 #define REP_CASE(op, suffix)                                                                       \
