@@ -22,10 +22,12 @@ ALLOWED = {
     'engine/bt': ['base', 'x86', 'core', 'engine/interp'],
     'dev': ['base', 'core', 'x86'],
     'backend': ['base', 'core', 'x86'],
+    'debug': ['base', 'core', 'x86'],
     'host': ['base', 'core'],
     'config': ['base'],
     'proto': ['base'],
-    'board': ['base', 'x86', 'core', 'engine/interp', 'engine/bt', 'dev', 'backend', 'host', 'config'],
+    'board': ['base', 'x86', 'core', 'engine/interp', 'engine/bt', 'dev', 'backend', 'debug', 'host',
+              'config'],
     'app': ['board', 'config', 'proto', 'host', 'core', 'base', 'x86'],
 }
 

@@ -16,6 +16,7 @@
 #include "board/pc.h"
 #include "board/pc_priv.h"
 #include "core/host.h"
+#include "debug/gdb/gdb.h"
 #include "x86/msr.h"
 
 #define MIB (1ull << 20)
@@ -37,6 +38,8 @@ static int refuse_unbuilt(struct pc *pc)
 {
     if (!strcmp(pc->cfg->bt_mode, "lockstep") && pc->cfg->cpus > 1)
         return fail(pc, "--bt-mode lockstep takes one vCPU (-c 1)");
+    if (!strcmp(pc->cfg->bt_mode, "lockstep") && pc->cfg->gdb)
+        return fail(pc, "--gdb does not work with --bt-mode lockstep");
     if (pc->cfg->trace)
         return fail(pc, "--trace %s: engine bt traces nothing in this version", pc->cfg->trace);
     return 0;
@@ -169,7 +172,14 @@ static int build(struct pc *pc)
     if (r)
         return r;
     r = pc->vm.engine->set_state(&pc->vcpu[0], s);
-    return r ? fail(pc, "engine %s: the start state: %s", pc->vm.engine->name, strerror(-r)) : 0;
+    if (r)
+        return fail(pc, "engine %s: the start state: %s", pc->vm.engine->name, strerror(-r));
+    if (pc->cfg->gdb) {
+        pc->gdb = gdb_server_open(&pc->vm, pc->cfg->gdb, dump_state, pc->err, pc->err_size);
+        if (!pc->gdb)
+            return -EINVAL;
+    }
+    return 0;
 }
 
 struct pc *pc_create(const struct config *cfg, char *err, size_t err_size)
@@ -223,6 +233,8 @@ static char *final_report(struct pc *pc, bool crashed)
 /* Ends the machine and gives the terminal back. Devices first: they may hold back output. */
 static void tear_down(struct pc *pc)
 {
+    gdb_server_close(pc->gdb);
+    pc->gdb = NULL;
     if (pc->vm.engine)
         vm_destroy(&pc->vm);
     pc->vm.engine = NULL;
@@ -232,31 +244,46 @@ static void tear_down(struct pc *pc)
     pc->console = NULL;
 }
 
-/* Says why the machine stopped where that is not obvious. Returns the exit status. */
-static int report_stop(const struct vm *vm)
+static int exit_status(const struct vm *vm)
 {
     switch ((enum vm_stop_reason)vm->stop_reason) {
     case VM_POWEROFF:
         return PC_EXIT_OK;
+    case VM_RESET:
+    case VM_TEST_EXIT:
+    case VM_QUIT:
+        return vm->exit_code;
+    case VM_CRASH:
+        return vm->exit_code ? vm->exit_code : PC_EXIT_FAILURE;
+    case VM_RUNNING:
+        break;
+    }
+    return PC_EXIT_FAILURE;
+}
+
+/* Says why the machine stopped where that is not obvious. */
+static void report_stop(const struct vm *vm)
+{
+    switch ((enum vm_stop_reason)vm->stop_reason) {
     case VM_RESET:
         if (vm->exit_code == PC_EXIT_TRIPLE_FAULT)
             log_error("the guest crashed: %s", vm->stop_text);
         else
             log_info("the guest reset the machine%s%s", vm->stop_text[0] ? ": " : "",
                      vm->stop_text);
-        return vm->exit_code;
+        break;
     case VM_TEST_EXIT:
     case VM_QUIT:
         if (vm->stop_text[0])
             log_info("%s", vm->stop_text);
-        return vm->exit_code;
+        break;
     case VM_CRASH:
         log_error("%s", vm->stop_text[0] ? vm->stop_text : "the guest cannot go on");
-        return vm->exit_code ? vm->exit_code : PC_EXIT_FAILURE;
+        break;
+    case VM_POWEROFF:
     case VM_RUNNING:
         break;
     }
-    return PC_EXIT_FAILURE;
 }
 
 int pc_run(struct pc *pc)
@@ -268,19 +295,23 @@ int pc_run(struct pc *pc)
     /* All threads exist and everything is open, but no guest code has run. */
     if (!r && pc_confine(pc->cfg))
         vm_stop(&pc->vm, VM_CRASH, PC_EXIT_FAILURE, "not run unconfined; --sandbox off does that");
+    else if (strcmp(pc->cfg->sandbox, "off") != 0)
+        gdb_server_confined(pc->gdb);
     if (!r)
         r = vm_run(&pc->vm);
+    status = r ? PC_EXIT_FAILURE : exit_status(&pc->vm);
     why = (enum vm_stop_reason)pc->vm.stop_reason;
     text = final_report(pc, why == VM_CRASH || (why == VM_RESET && pc->vm.exit_code));
 
+    gdb_server_vm_ended(pc->gdb, status);
     tear_down(pc);
     if (r)
         log_error("the event loop failed: %s", strerror(-r));
-    status = report_stop(&pc->vm);
+    report_stop(&pc->vm);
     if (text)
         fputs(text, stderr);
     free(text);
-    return r ? PC_EXIT_FAILURE : status;
+    return status;
 }
 
 void pc_quit(struct pc *pc, int status, const char *why)

@@ -9,12 +9,15 @@
 
 #define PC_PCI_LINES 4
 
+struct gdb_server;
+
 struct pc {
     struct vm vm;
     struct vcpu vcpu[VM_VCPUS_MAX];
     struct host_ram ram;
     const struct config *cfg;
     struct chardev *console;
+    struct gdb_server *gdb; /* NULL: no --gdb */
     struct device *pm, *pci;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];

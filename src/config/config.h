@@ -32,6 +32,7 @@ struct config {
     const char *bt_mode;
     const char *trace;
     const char *sandbox;
+    const char *gdb;
     bool stats;
     bool strict_io;
     bool strict_msr;

@@ -159,6 +159,16 @@ const struct option_row config_options[] = {
      .help = "Whether the process gives up its rights before guest code runs: capabilities, system "
              "calls it does not need (seccomp), files and other processes (Landlock, where the "
              "kernel has it). off is for debuggers and profilers."},
+    {.name = "gdb",
+     .type = OPTION_STRING,
+     .field = FIELD(gdb),
+     .arg = "WHERE",
+     .check = check_not_empty,
+     .help =
+         "Serve gdb's remote protocol at [ADDRESS:]PORT (ADDRESS is 127.0.0.1 unless given; port "
+         "0: a free one, which is printed) or unix:PATH. Whoever can connect controls the "
+         "virtual machine. With ,wait after it the guest does not begin before a debugger lets "
+         "it; with ,arch=i386 registers have the layout of 32-bit code."},
     {.name = "trace",
      .type = OPTION_STRING,
      .field = FIELD(trace),
