@@ -130,6 +130,9 @@ def main():
     ar.file('etc/profile', read(os.path.join(HERE, 'profile')), 0o644)
     ar.file('etc/passwd', b'root::0:0:root:/root:/bin/sh\n', 0o644)
     ar.file('etc/group', b'root:x:0:\n', 0o644)
+    # Where Debian's busybox looks for it.
+    ar.dir('etc/udhcpc')
+    ar.file('etc/udhcpc/default.script', read(os.path.join(HERE, 'udhcpc')))
     ar.file('init', read(a.init))
     for item in a.add:
         host, _, guest = item.partition(':')

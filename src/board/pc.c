@@ -156,6 +156,8 @@ static int build(struct pc *pc)
     int r = pc_open_shares(pc);
 
     if (!r)
+        r = pc_open_nets(pc);
+    if (!r)
         r = create_engine(pc);
     if (!r)
         r = create_memory(pc);
@@ -242,6 +244,7 @@ static void tear_down(struct pc *pc)
     if (pc->console)
         pc->console->close(pc->console);
     pc->console = NULL;
+    pc_close_nets(pc);
 }
 
 static int exit_status(const struct vm *vm)

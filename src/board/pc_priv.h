@@ -8,6 +8,7 @@
 #include "core/vm.h"
 
 #define PC_PCI_LINES 4
+#define PC_NETS_MAX 8
 
 struct gdb_server;
 
@@ -22,6 +23,12 @@ struct pc {
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];
     char share_name[CONFIG_LIST_MAX][8];
+    struct {
+        struct netdev *dev;
+        u8 mac[6];
+        char name[8];
+    } net[PC_NETS_MAX];
+    unsigned nnets;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[256];            /* which engine, and why */
     char *err;                   /* while it is built */
@@ -37,6 +44,12 @@ int pc_open_shares(struct pc *pc);
 void pc_close_shares(struct pc *pc);
 /* Makes their devices. 0, or -errno with one line in pc->err. */
 int pc_create_shares(struct pc *pc);
+/* Opens the networks (pc_net.c). To be called before there is guest memory or another thread. 0, or
+ * -errno with one line in pc->err. */
+int pc_open_nets(struct pc *pc);
+/* Makes their devices. Likewise. */
+int pc_create_nets(struct pc *pc);
+void pc_close_nets(struct pc *pc);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the machine's process may still do while the guest runs. */
 #include <errno.h>
+#include <linux/if_tun.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -40,6 +41,9 @@ static const struct sandbox_rule rules[] = {
     SANDBOX_ALLOW(SYS_recvmsg, "an open connection"),
     SANDBOX_ALLOW(SYS_sendmsg, "an open connection"),
     SANDBOX_ALLOW(SYS_shutdown, "an open connection"),
+    SANDBOX_ALLOW(SYS_ioctl, "tap: the guest's offloads", SANDBOX_INT(1, TUNSETOFFLOAD)),
+    SANDBOX_ALLOW(SYS_ioctl, "tap: queues the guest uses", SANDBOX_INT(1, TUNSETQUEUE)),
+    SANDBOX_ALLOW(SYS_wait4, "the end of a helper process"),
     SANDBOX_END,
 };
 

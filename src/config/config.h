@@ -29,6 +29,8 @@ struct config {
     const char *rng;
     struct config_list share;
     struct config_list disk;
+    struct config_list net;
+    struct config_list publish;
     const char *bt_mode;
     const char *trace;
     const char *sandbox;

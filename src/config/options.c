@@ -28,6 +28,14 @@ static const char *check_share(const char *v)
     return strchr(v, ':') ? NULL : "it is HOST:GUEST or HOST:GUEST:ro";
 }
 
+/* The rest is said when the network is opened. */
+static const char *check_net(const char *v)
+{
+    if (!strcmp(v, "none") || !strncmp(v, "user", 4) || !strncmp(v, "tap=", 4))
+        return NULL;
+    return "it is user, tap=INTERFACE or none, with options after commas";
+}
+
 /* The zero page's and Multiboot's command lines are NUL-terminated text; the kernel's own limit is
  * checked when it is loaded. */
 static const char *check_append(const char *v)
@@ -141,6 +149,29 @@ const struct option_row config_options[] = {
              "what the guest discards is given back to the host; queues=N. Two commas stand for "
              "one in a path. Without format=, an image is qcow2 when its name ends in .qcow2 and "
              "raw otherwise; contents that say something else are refused, never interpreted."},
+    {.name = "net",
+     .letter = 'n',
+     .type = OPTION_LIST,
+     .field = FIELD(net),
+     .arg = "NETWORK",
+     .check = check_net,
+     .help = "A network interface of the guest's (virtio); none when neither this nor --publish is "
+             "given. user needs no privilege: the guest reaches what this host reaches, by way of "
+             "a process that translates; it is 10.0.2.15 (DHCP), the host 10.0.2.2, a name server "
+             "10.0.2.3. tap=IF is the tap device IF of the host, made if it is not there. none is "
+             "none. After commas, for both: mac=ADDRESS, mtu=BYTES; for user: net=ADDRESS/BITS, "
+             "dns=ADDRESS (the name server the guest is told), hostname=NAME, restrict=on (the "
+             "guest reaches nothing, published ports work); for tap: queues=N. May be repeated."},
+    {.name = "publish",
+     .letter = 'p',
+     .type = OPTION_LIST,
+     .field = FIELD(publish),
+     .arg = "PORT",
+     .check = check_not_empty,
+     .help = "Lets the host's port lead to the guest's: [udp:][HOSTADDRESS:]HOSTPORT:GUESTPORT, "
+             "such as 2222:22 or 127.0.0.1:8080:80. Without an address on all of the host's. Goes "
+             "with the first user network, and makes one when no --net is given. May be "
+             "repeated."},
     {.name = "bt-mode",
      .type = OPTION_CHOICE,
      .field = FIELD(bt_mode),

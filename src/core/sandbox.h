@@ -77,9 +77,9 @@ struct sandbox_rule {
  * descriptors, ending. */
 extern const struct sandbox_rule sandbox_base_rules[];
 
-/* A directory whose files stay reachable (with the system calls the rules permit). */
+/* A directory whose files stay reachable, or one file (with the system calls the rules permit). */
 struct sandbox_dir {
-    int fd; /* of the directory, O_PATH will do; the caller's */
+    int fd; /* of the directory or file, O_PATH will do; the caller's */
     bool write;
 };
 
@@ -87,7 +87,8 @@ struct sandbox_dir {
 
 struct sandbox_spec {
     const char *name; /* of the process, for messages: "vm", "net" */
-    /* Tables, each ended by SANDBOX_END. Give sandbox_base_rules too. */
+    /* Tables, each ended by SANDBOX_END. Give sandbox_base_rules too, and first: a later table may
+     * permit what an earlier one lets fail. */
     const struct sandbox_rule *rules[SANDBOX_TABLES];
     const struct sandbox_dir *dirs; /* the file system: these directories, nothing else */
     unsigned ndirs;

@@ -122,9 +122,10 @@ static int add_rule(scmp_filter_ctx ctx, const struct sandbox_rule *r)
                                   r->nr, n, cmp);
 }
 
-static bool has_rule(const struct sandbox_spec *spec, int nr)
+/* In the tables from number t on. */
+static bool has_rule(const struct sandbox_spec *spec, unsigned t, int nr)
 {
-    for (unsigned t = 0; t < SANDBOX_TABLES && spec->rules[t]; t++)
+    for (; t < SANDBOX_TABLES && spec->rules[t]; t++)
         for (const struct sandbox_rule *r = spec->rules[t]; r->why; r++)
             if (r->nr == nr)
                 return true;
@@ -145,9 +146,11 @@ static int build(scmp_filter_ctx ctx, const struct sandbox_spec *spec)
         seccomp_attr_set(ctx, SCMP_FLTATR_CTL_LOG, 1);
     for (unsigned t = 0; t < SANDBOX_TABLES && spec->rules[t] && !err; t++)
         for (const struct sandbox_rule *r = spec->rules[t]; r->why && !err; r++)
-            err = add_rule(ctx, r);
+            /* What is refused politely may be permitted by a later table. */
+            if (!r->error || !has_rule(spec, t + 1, r->nr))
+                err = add_rule(ctx, r);
     for (unsigned i = 0; i < ARRAY_SIZE(deadly) && !err; i++)
-        if (!has_rule(spec, deadly[i]))
+        if (!has_rule(spec, 0, deadly[i]))
             err = seccomp_rule_add(ctx, SCMP_ACT_KILL_PROCESS, deadly[i], 0);
     return err;
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/landlock.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,6 +25,8 @@
 /* Every right of ABI 1: execute, read and write files, read, change and make all kinds of them. */
 #define FS_ABI1 (BIT64(13) - 1)
 #define FS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+
+#define FS_FILE (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | FS_TRUNCATE)
 
 #define ERRATA_FLAG BIT32(1)
 /* Erratum 2 of the kernel's list is fixed: threads of one process may signal each other although
@@ -60,7 +63,7 @@ static void rights(struct ruleset_attr *a, int abi, bool network)
         a->scoped |= SCOPE_SIGNAL;
 }
 
-/* Programs are executed and devices made or driven nowhere. */
+/* Programs are executed and devices made or driven nowhere. A file has no rights of directories. */
 static int add_dir(int ruleset, const struct sandbox_dir *d, u64 handled)
 {
     u64 all = handled & ~(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR |
@@ -69,7 +72,12 @@ static int add_dir(int ruleset, const struct sandbox_dir *d, u64 handled)
         .allowed_access = d->write ? all : all & FS_READ,
         .parent_fd = d->fd,
     };
+    struct stat st;
 
+    if (fstat(d->fd, &st))
+        return -errno;
+    if (!S_ISDIR(st.st_mode))
+        beneath.allowed_access &= FS_FILE;
     return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) ? -errno
                                                                                             : 0;
 }

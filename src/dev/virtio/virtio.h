@@ -88,6 +88,9 @@ struct virtq {
     u16 signalled;              /* split, event index: used index at the last interrupt decision */
     bool avail_wrap, used_wrap; /* packed */
     bool signalled_valid;
+    bool holding;    /* between virtq_hold and virtq_release */
+    u8 *held;        /* packed: flags of the first chain pushed meanwhile ... */
+    u16 held_flags;  /* ... and what they are to be */
     bool notify_off; /* the device does not want notifications now */
     u32 pushed;      /* chains pushed since the last virtq_signal */
     u32 inflight;    /* chains taken and not yet given back */
@@ -152,6 +155,10 @@ bool virtq_ready(struct virtio_device *d, unsigned q);
 /* Gives c back: the device wrote the first `written` bytes of its writable memory. Harmless after
  * a reset. */
 void virtq_push(struct virtio_device *d, unsigned q, const struct virtq_chain *c, u32 written);
+/* Between these two, with the VM lock held all the while, the driver sees nothing of what is pushed
+ * to q; then it sees all of it at once. */
+void virtq_hold(struct virtio_device *d, unsigned q);
+void virtq_release(struct virtio_device *d, unsigned q);
 /* Gives c back without telling the driver, who will not see it again until reset. */
 void virtq_drop(struct virtio_device *d, unsigned q, const struct virtq_chain *c);
 /* Interrupts the driver when it wants to know what was pushed since the last call. */

@@ -222,6 +222,19 @@ void virtq_push(struct virtio_device *d, unsigned q, const struct virtq_chain *c
         layout(d)->push(d, &d->q[q], c, written);
 }
 
+void virtq_hold(struct virtio_device *d, unsigned q)
+{
+    d->q[q].holding = true;
+}
+
+void virtq_release(struct virtio_device *d, unsigned q)
+{
+    d->q[q].holding = false;
+    if (usable(d, q))
+        layout(d)->release(&d->q[q]);
+    d->q[q].held = NULL;
+}
+
 void virtq_signal(struct virtio_device *d, unsigned n)
 {
     struct virtq *q = &d->q[n];

@@ -84,9 +84,21 @@ static void packed_push(struct virtio_device *d, struct virtq *q, const struct v
         flags |= DESC_WRITE;
     ring_store32(desc + 8, written);
     ring_store16(desc + 12, c->id);
-    ring_store16(desc + 14, (u16)flags);
+    if (q->holding && !q->held) {
+        q->held = desc + 14;
+        q->held_flags = (u16)flags;
+    } else {
+        ring_store16(desc + 14, (u16)flags);
+    }
     advance(&q->next_used, &q->used_wrap, c->descs, q->size);
     q->pushed += c->descs;
+}
+
+/* A driver looks at used descriptors in order: the first one's flags show all. */
+static void packed_release(struct virtq *q)
+{
+    if (q->held)
+        ring_store16(q->held, q->held_flags);
 }
 
 static bool packed_wants_interrupt(struct virtio_device *d, struct virtq *q)
@@ -119,5 +131,6 @@ const struct virtq_layout virtq_packed = {.ready = packed_ready,
                                           .pop = packed_pop,
                                           .unpop = packed_unpop,
                                           .push = packed_push,
+                                          .release = packed_release,
                                           .wants_interrupt = packed_wants_interrupt,
                                           .want_notify = packed_want_notify};

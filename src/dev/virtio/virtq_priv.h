@@ -54,6 +54,7 @@ struct virtq_layout {
     void (*unpop)(struct virtio_device *d, struct virtq *q, const struct virtq_chain *c);
     void (*push)(struct virtio_device *d, struct virtq *q, const struct virtq_chain *c,
                  u32 written);
+    void (*release)(struct virtq *q);
     /* Whether the driver wants an interrupt for the q->pushed entries used last. */
     bool (*wants_interrupt)(struct virtio_device *d, struct virtq *q);
     void (*want_notify)(struct virtio_device *d, struct virtq *q, bool on);

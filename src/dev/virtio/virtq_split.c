@@ -92,8 +92,14 @@ static void split_push(struct virtio_device *d, struct virtq *q, const struct vi
     ring_store32(elem, c->id);
     ring_store32(elem + 4, written);
     q->next_used++;
-    ring_store16(q->device_host + 2, q->next_used);
+    if (!q->holding)
+        ring_store16(q->device_host + 2, q->next_used);
     q->pushed++;
+}
+
+static void split_release(struct virtq *q)
+{
+    ring_store16(q->device_host + 2, q->next_used);
 }
 
 static bool split_wants_interrupt(struct virtio_device *d, struct virtq *q)
@@ -119,5 +125,6 @@ const struct virtq_layout virtq_split = {.ready = split_ready,
                                          .pop = split_pop,
                                          .unpop = split_unpop,
                                          .push = split_push,
+                                         .release = split_release,
                                          .wants_interrupt = split_wants_interrupt,
                                          .want_notify = split_want_notify};

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A network interface of the host's whose other end is the guest's. */
+#ifndef TRIVISOR_BACKEND_NET_TAP_H
+#define TRIVISOR_BACKEND_NET_TAP_H
+
+#include "backend/net/options.h"
+#include "core/backend.h"
+
+/* Opens the tap device o->ifname, or makes it. NULL with one line in err. */
+struct netdev *net_tap_open(const struct net_options *o, char *err, size_t err_size);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A user-mode network, the VM's side: a socket to the helper process. */
+#include "backend/net/user.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend/net/fdnet.h"
+#include "backend/net/helper.h"
+#include "base/log.h"
+#include "core/sandbox.h"
+
+/* As much as may be: a batch of big frames. The kernel cuts it down to what it permits. */
+#define SOCKET_BUFFER (4 << 20)
+#define HELLO_MS 10000
+#define END_MS 2000
+
+struct user {
+    struct fdnet f; /* first */
+    int pid;
+};
+
+struct start {
+    const struct net_options *o;
+    int fd;
+};
+
+static int run_helper(void *opaque)
+{
+    const struct start *s = opaque;
+
+    return net_helper_main(s->o, s->fd);
+}
+
+static void set_offloads(struct fdnet *f, u32 offloads)
+{
+    struct net_control c = {.offloads = offloads};
+    struct pollfd p = {.fd = f->queue[0].fd, .events = POLLOUT};
+
+    /* Rare, and the helper never waits for us: it makes room soon. */
+    while (send(f->queue[0].fd, &c, sizeof(c), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+           errno == EAGAIN && poll(&p, 1, END_MS) > 0)
+        ;
+}
+
+static void ended(struct fdnet *f)
+{
+    (void)f;
+    log_error("net: the helper process has ended, the guest's link is down");
+}
+
+/* The helper ends when it sees the end of the socket, and its ports are free again when it has. */
+static void close_user(struct fdnet *f)
+{
+    struct user *u = container_of(f, struct user, f);
+    struct pollfd p = {.fd = f->queue[0].fd, .events = POLLIN};
+    u8 rest[64];
+
+    shutdown(p.fd, SHUT_WR);
+    while (poll(&p, 1, END_MS) > 0 && recv(p.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0)
+        ;
+    close(p.fd);
+    if (p.revents)
+        while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    free(u);
+}
+
+/* Waits for the helper's first words. */
+static int hear(int fd, char *err, size_t err_size)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char hello[NET_HELPER_HELLO];
+    ssize_t n = poll(&p, 1, HELLO_MS) > 0 ? recv(fd, hello, sizeof(hello) - 1, 0) : -1;
+
+    if (n <= 0) {
+        snprintf(err, err_size, "--net user: the helper process does not start");
+        return -EIO;
+    }
+    hello[n] = '\0';
+    if (hello[0]) {
+        snprintf(err, err_size, "%s", hello);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int start_helper(struct user *u, const struct net_options *o, char *err, size_t err_size)
+{
+    int size = SOCKET_BUFFER, sv[2];
+    struct start s = {.o = o};
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv)) {
+        snprintf(err, err_size, "--net user: %s", strerror(errno));
+        return -errno;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        if (setsockopt(sv[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+            setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    s.fd = sv[1];
+    u->pid = host_helper_fork("trivisor-net", &sv[1], 1, run_helper, &s);
+    close(sv[1]);
+    if (u->pid < 0 || hear(sv[0], err, err_size)) {
+        if (u->pid < 0)
+            snprintf(err, err_size, "--net user: fork: %s", strerror(-u->pid));
+        close(sv[0]);
+        if (u->pid > 0)
+            waitpid(u->pid, NULL, 0);
+        return -EINVAL;
+    }
+    u->f.queue[0].fd = sv[0];
+    return 0;
+}
+
+struct netdev *net_user_open(const struct net_options *o, char *err, size_t err_size)
+{
+    struct user *u = calloc(1, sizeof(*u));
+
+    if (!u) {
+        snprintf(err, err_size, "--net user: out of memory");
+        return NULL;
+    }
+    if (start_helper(u, o, err, err_size)) {
+        free(u);
+        return NULL;
+    }
+    u->f.socket = true;
+    u->f.set_offloads = set_offloads;
+    u->f.ended = ended;
+    u->f.close = close_user;
+    u->f.n.offloads = NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_TSO_ECN;
+    u->f.n.mtu = o->mtu;
+    fdnet_init(&u->f, 1);
+    return &u->f.n;
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Networks that need no privilege: a TCP/IP stack in a helper process. */
+#ifndef TRIVISOR_BACKEND_NET_USER_H
+#define TRIVISOR_BACKEND_NET_USER_H
+
+#include "backend/net/options.h"
+#include "core/backend.h"
+
+/* NULL with one line in err. */
+struct netdev *net_user_open(const struct net_options *o, char *err, size_t err_size);
+
+#endif

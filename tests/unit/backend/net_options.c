@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "backend/net/options.h"
+#include "test.h"
+
+static struct net_options o;
+static char err[256];
+
+static bool parses(const char *spec)
+{
+    int r = net_parse(&o, spec, err, sizeof(err));
+
+    /* Refused means said why, in one line. */
+    assert_true(!r || (err[0] && !strchr(err, '\n')));
+    return !r;
+}
+
+static bool publishes(const char *text)
+{
+    return !net_parse_publish(&o, text, err, sizeof(err));
+}
+
+static u32 ip(struct in_addr a)
+{
+    return ntohl(a.s_addr);
+}
+
+static void user__has_the_usual_addresses(void **state)
+{
+    (void)state;
+    assert_true(parses("user"));
+    assert_int_equal(o.kind, NET_USER);
+    assert_int_equal(ip(o.net), 0x0a000200);
+    assert_int_equal(ip(o.host), 0x0a000202);
+    assert_int_equal(ip(o.dns), 0x0a000203);
+    assert_int_equal(ip(o.guest), 0x0a00020f);
+    assert_false(o.has_mac || o.restricted || o.mtu);
+}
+
+static void user__takes_its_options(void **state)
+{
+    static const u8 mac[] = {0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee};
+
+    (void)state;
+    assert_true(parses("user,mac=02:aa:bb:cc:dd:ee,restrict=on,dns=9.9.9.9,net=192.168.0.0/16,"
+                       "hostname=a-b.c,mtu=9000"));
+    assert_memory_equal(o.mac, mac, 6);
+    assert_true(o.has_mac && o.restricted);
+    assert_int_equal(ip(o.dns), 0x09090909); /* whatever order they come in */
+    assert_int_equal(ip(o.guest), 0xc0a8000f);
+    assert_int_equal(ip(o.mask), 0xffff0000);
+    assert_string_equal(o.hostname, "a-b.c");
+    assert_int_equal(o.mtu, 9000);
+}
+
+static void tap__takes_its_options(void **state)
+{
+    (void)state;
+    assert_true(parses("tap=tap0,queues=4,mac=52:54:00:00:00:01"));
+    assert_int_equal(o.kind, NET_TAP);
+    assert_string_equal(o.ifname, "tap0");
+    assert_int_equal(o.queues, 4);
+}
+
+static void nonsense__is_refused(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        ",",
+        "users",
+        "bridge",
+        "tap",
+        "tap=",
+        "tap=a/b",
+        "tap=an-interface-name",
+        "tap=t,queues=0",
+        "tap=t,queues=9",
+        "tap=t,queues=",
+        "tap=t,restrict=on",
+        "user,queues=2",
+        "user,mac=",
+        "user,mac=01:00:00:00:00:00",
+        "user,mac=00:00:00:00:00:00",
+        "user,mac=52:54:00:12:34:5",
+        "user,mac=52:54:00:12:34:567",
+        "user,mac=52-54-00-12-34-56",
+        "user,mtu=1279",
+        "user,mtu=65536",
+        "user,mtu=-1",
+        "user,restrict=yes",
+        "user,restrict",
+        "user,net=10.0.2.0/28",
+        "user,net=10.0.2.1/24",
+        "user,net=10.0.2/24",
+        "user,net=fe80::/64",
+        "user,dns=localhost",
+        "user,hostname=",
+        "user,hostname=a b",
+        "user,frob=1",
+        "user,=",
+    };
+    char longest[600];
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        if (parses(bad[i]))
+            fail_msg("taken: %s", bad[i]);
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    assert_false(parses(longest));
+}
+
+static void publish__is_taken_apart(void **state)
+{
+    (void)state;
+    assert_true(parses("user"));
+    assert_true(publishes("2222:22"));
+    assert_true(publishes("udp:127.0.0.1:5353:53"));
+    assert_true(publishes("tcp:0.0.0.0:80:8080"));
+    assert_int_equal(o.npublish, 3);
+    assert_false(o.publish[0].udp);
+    assert_int_equal(ip(o.publish[0].addr), 0);
+    assert_int_equal(o.publish[0].host_port, 2222);
+    assert_int_equal(o.publish[0].guest_port, 22);
+    assert_true(o.publish[1].udp);
+    assert_int_equal(ip(o.publish[1].addr), 0x7f000001);
+    assert_int_equal(o.publish[1].host_port, 5353);
+    assert_false(o.publish[2].udp);
+}
+
+static void publish__refuses_nonsense(void **state)
+{
+    static const char *const bad[] = {
+        "",         "22",        ":22",   "22:",          "0:22",       "22:0",
+        "65536:22", "22:65536",  "a:22",  "22:22x",       "sctp:22:22", "1.2.3:22:22",
+        "::1:2:3",  "22:22:22:", "-1:22", "1.2.3.4:5:6:7"};
+
+    (void)state;
+    assert_true(parses("user"));
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        if (publishes(bad[i]))
+            fail_msg("taken: %s", bad[i]);
+    for (unsigned i = 0; i < NET_PUBLISH_MAX; i++)
+        assert_true(publishes("1:1"));
+    assert_false(publishes("1:1"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(user__has_the_usual_addresses),
+        cmocka_unit_test(user__takes_its_options),
+        cmocka_unit_test(tap__takes_its_options),
+        cmocka_unit_test(nonsense__is_refused),
+        cmocka_unit_test(publish__is_taken_apart),
+        cmocka_unit_test(publish__refuses_nonsense),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
