@@ -8,6 +8,7 @@
 #define EXIT_STATUS_FAILURE 125
 
 int cmd_run(int argc, char **argv);
+int cmd_console(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 extern const char program_version[];

@@ -15,12 +15,20 @@ static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *arguments;
-    const char *what;
+    const char *what; /* in the list of commands */
+    const char *help; /* for trivisor help NAME; NULL: run's is longer */
 } commands[] = {
-    {"run", cmd_run, " [options]", "boot a kernel in a virtual machine"},
-    {"doctor", cmd_doctor, "", "say what works on this host, and what is missing"},
-    {"version", cmd_version, "", "print the version"},
-    {"help", cmd_help, " [command]", "print help"},
+    {"run", cmd_run, " [options]", "boot a kernel in a virtual machine", NULL},
+    {"console", cmd_console, " [name]", "attach to a running machine, or list those that run",
+     "Makes the terminal the console of the running machine NAME: its recent output is shown,\n"
+     "then what comes. Several terminals may be at one console; all see it, all may type. The\n"
+     "keys are those of trivisor run: C-a d leaves the machine running, C-a x ends it.\n\n"
+     "Without a name: lists your running machines, name and process id, one a line."},
+    {"doctor", cmd_doctor, "", "say what works on this host, and what is missing",
+     "Says which engines work on this host and how fast, by measurement, and what is missing\n"
+     "for the others."},
+    {"version", cmd_version, "", "print the version", "Prints the version."},
+    {"help", cmd_help, " [command]", "print help", "Prints help about a command, or lists them."},
 };
 
 int failure(const char *fmt, ...)
@@ -60,7 +68,8 @@ void print_run_help(FILE *out)
                  "Options:\n");
     config_print_help(out);
     fprintf(out, "\nKeys on the terminal:\n"
-                 "  C-a x     quit\n"
+                 "  C-a x     quit: end the machine\n"
+                 "  C-a d     detach: leave it running, trivisor console comes back to it\n"
                  "  C-a h     list the keys\n"
                  "  C-a C-a   send C-a to the guest\n"
                  "\nExit status:\n"
@@ -92,7 +101,7 @@ static int cmd_help(int argc, char **argv)
     if (c->run == cmd_run)
         print_run_help(stdout);
     else
-        printf("Usage: trivisor %s%s\n\n%s\n", c->name, c->arguments, c->what);
+        printf("Usage: trivisor %s%s\n\n%s\n", c->name, c->arguments, c->help);
     return 0;
 }
 

@@ -12,14 +12,19 @@
 #include "commands.h"
 #include "config/config.h"
 #include "core/host.h"
+#include "front.h"
 #include "host/init.h"
+#include "host/rundir.h"
 
 struct run {
+    struct config cfg;
+    struct pc_ends ends;
+    char name[RUNDIR_NAME_MAX + 1];
     struct pc *pc;
     int signals;
 };
 
-/* Event loop: one of the signals that end a machine in good order, or SIGCONT. */
+/* Event loop: one of the signals that end a machine in good order. */
 static void on_signals(void *opaque, u32 events)
 {
     struct run *r = opaque;
@@ -29,10 +34,6 @@ static void on_signals(void *opaque, u32 events)
     (void)events;
     if (read(r->signals, &info, sizeof(info)) != sizeof(info))
         return;
-    if (info.ssi_signo == SIGCONT) {
-        pc_continued(r->pc);
-        return;
-    }
     snprintf(why, sizeof(why), "ended by signal %u (%s)", info.ssi_signo,
              strsignal((int)info.ssi_signo));
     pc_quit(r->pc, 128 + (int)info.ssi_signo, why);
@@ -48,7 +49,6 @@ static int watch_signals(struct run *r)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGCONT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (r->signals < 0)
@@ -59,35 +59,76 @@ static int watch_signals(struct run *r)
     return err;
 }
 
-int cmd_run(int argc, char **argv)
+/* Takes the machine's name and opens its console socket. 0, or -errno with one line in err. Without
+ * a place for them only a machine that was given a name, or shall be left, is refused. */
+static int take_name(struct run *r, char *err, size_t err_size)
 {
-    struct run r = {.signals = -1};
-    struct config cfg;
+    bool needed = r->cfg.name || r->cfg.detach;
+    int dir = rundir_open(true, err, err_size), fd;
+
+    if (r->cfg.name)
+        snprintf(r->name, sizeof(r->name), "%s", r->cfg.name);
+    else
+        snprintf(r->name, sizeof(r->name), "trivisor-%d", (int)getpid());
+    fd = dir;
+    if (dir >= 0) {
+        fd = rundir_claim(dir, r->name, err, err_size);
+        if (!fd)
+            fd = rundir_listen(dir, r->name, err, err_size);
+        close(dir);
+    }
+    if (fd < 0) {
+        r->name[0] = 0;
+        return needed ? fd : 0;
+    }
+    r->ends.name = r->name;
+    r->ends.console_fd = fd;
+    return 0;
+}
+
+/* The machine, in whichever process it runs. Returns the exit status. */
+static int run_machine(void *opaque, int terminal_fd)
+{
+    struct run *r = opaque;
     char err[512];
     int status;
 
-    config_defaults(&cfg);
-    if (config_parse(&cfg, argc, argv, err, sizeof(err)))
+    r->ends.terminal_fd = terminal_fd;
+    r->ends.console_fd = -1;
+    if (!r->cfg.check && take_name(r, err, sizeof(err)))
         return failure("%s", err);
-    if (cfg.help) {
+    if (watch_signals(r))
+        return failure("cannot watch signals");
+    r->pc = pc_create(&r->cfg, &r->ends, err, sizeof(err));
+    if (!r->pc)
+        return failure("%s", err);
+    status = r->cfg.check ? 0 : pc_run(r->pc);
+    pc_destroy(r->pc);
+    host_loop_del_fd(r->signals);
+    close(r->signals);
+    return status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct run r = {.signals = -1};
+    char err[512];
+
+    config_defaults(&r.cfg);
+    if (config_parse(&r.cfg, argc, argv, err, sizeof(err)))
+        return failure("%s", err);
+    if (r.cfg.help) {
         print_run_help(stdout);
         return 0;
     }
-    if (cfg.dump_options) {
+    if (r.cfg.dump_options) {
         config_print_dump(stdout);
         return 0;
     }
-    if (!cfg.kernel)
+    if (!r.cfg.kernel)
         return failure("no kernel: give one with -k (a bzImage, PVH or Multiboot image)");
-    host_init(cfg.verbose ? LOG_DEBUG : cfg.quiet ? LOG_ERROR : LOG_INFO);
-    if (watch_signals(&r))
-        return failure("cannot watch signals");
-    r.pc = pc_create(&cfg, err, sizeof(err));
-    if (!r.pc)
-        return failure("%s", err);
-    status = cfg.check ? 0 : pc_run(r.pc);
-    pc_destroy(r.pc);
-    host_loop_del_fd(r.signals);
-    close(r.signals);
-    return status;
+    host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet ? LOG_ERROR : LOG_INFO);
+    if (!r.cfg.check && (r.cfg.detach || (!strcmp(r.cfg.serial, "stdio") && isatty(STDIN_FILENO))))
+        return front_run(run_machine, &r, r.cfg.detach);
+    return run_machine(&r, -1);
 }

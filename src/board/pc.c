@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/char/char.h"
 #include "base/log.h"
 #include "board/acpi.h"
 #include "board/dump.h"
@@ -168,7 +167,8 @@ static int build(struct pc *pc)
     r = create_vcpus(pc, s);
     if (!r)
         r = load(pc, s);
-    /* The terminal is taken here, when nothing of the user's can be wrong any more. */
+    /* Whoever waits for the machine is told here that it runs, when nothing of the user's can be
+     * wrong any more. */
     if (!r)
         r = pc_create_devices(pc);
     if (r)
@@ -184,7 +184,8 @@ static int build(struct pc *pc)
     return 0;
 }
 
-struct pc *pc_create(const struct config *cfg, char *err, size_t err_size)
+struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char *err,
+                     size_t err_size)
 {
     struct pc *pc = aligned_alloc(64, align_up(sizeof(*pc), 64));
 
@@ -194,6 +195,7 @@ struct pc *pc_create(const struct config *cfg, char *err, size_t err_size)
     }
     memset(pc, 0, sizeof(*pc));
     pc->cfg = cfg;
+    pc->ends = *ends;
     pc->err = err;
     pc->err_size = err_size;
     if (build(pc)) {
@@ -320,12 +322,6 @@ int pc_run(struct pc *pc)
 void pc_quit(struct pc *pc, int status, const char *why)
 {
     vm_stop(&pc->vm, VM_QUIT, status, why);
-}
-
-void pc_continued(struct pc *pc)
-{
-    (void)pc;
-    char_stdio_continued();
 }
 
 void pc_destroy(struct pc *pc)

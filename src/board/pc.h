@@ -13,9 +13,18 @@
 
 struct pc;
 
+/* What a machine gets from the process around it. Descriptors: -1 is none; they are the machine's
+ * from pc_create on. */
+struct pc_ends {
+    const char *name; /* NULL: none */
+    int console_fd;   /* listens for `trivisor console` */
+    int terminal_fd;  /* to the process that holds the terminal (backend/char/console.h) */
+};
+
 /* Builds the machine of *cfg (which must outlive it) and loads its kernel. NULL with one line in
  * err. */
-struct pc *pc_create(const struct config *cfg, char *err, size_t err_size);
+struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char *err,
+                     size_t err_size);
 
 /* Runs it until it stops, prints why where that is not obvious, and the counters and registers
  * asked for. Returns the program's exit status. */
@@ -23,9 +32,6 @@ int pc_run(struct pc *pc);
 
 /* Ends a running machine from outside with an exit status; why may be NULL. Any thread. */
 void pc_quit(struct pc *pc, int status, const char *why);
-
-/* The process was stopped and goes on: take the terminal again. */
-void pc_continued(struct pc *pc);
 
 void pc_destroy(struct pc *pc);
 

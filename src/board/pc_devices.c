@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "backend/char/char.h"
+#include "backend/char/console.h"
 #include "board/e820.h"
 #include "board/layout.h"
 #include "board/pc_priv.h"
@@ -53,7 +53,13 @@ static int create_serial(struct pc *pc, struct device *irq)
 {
     struct uart_config com1 = {.base = UART_COM1, .irq = irqchip_isa_line(irq, UART_COM1_IRQ)};
 
-    pc->console = char_open(&pc->vm, pc->cfg->serial, pc->err, pc->err_size);
+    struct console_config console = {.serial = pc->cfg->serial,
+                                     .name = pc->ends.name,
+                                     .log_size = pc->cfg->console_log,
+                                     .listen_fd = pc->ends.console_fd,
+                                     .terminal_fd = pc->ends.terminal_fd};
+
+    pc->console = console_open(&pc->vm, &console, pc->err, pc->err_size);
     if (!pc->console)
         return -EINVAL;
     com1.chr = pc->console;
@@ -136,7 +142,7 @@ int pc_create_devices(struct pc *pc)
         r = pc_create_virtio(pc);
     if (!r)
         r = pc_create_shares(pc);
-    /* Last, for it takes the terminal. */
+    /* Last, for it says that the machine runs. */
     if (!r)
         r = create_serial(pc, irq);
     return r ? r : set_up_like_firmware(pc);

@@ -3,6 +3,7 @@
 #ifndef TRIVISOR_BOARD_PC_PRIV_H
 #define TRIVISOR_BOARD_PC_PRIV_H
 
+#include "board/pc.h"
 #include "config/config.h"
 #include "core/backend.h"
 #include "core/vm.h"
@@ -17,6 +18,7 @@ struct pc {
     struct vcpu vcpu[VM_VCPUS_MAX];
     struct host_ram ram;
     const struct config *cfg;
+    struct pc_ends ends;
     struct chardev *console;
     struct gdb_server *gdb; /* NULL: no --gdb */
     struct device *pm, *pci;

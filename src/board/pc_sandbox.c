@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "board/pc_priv.h"
@@ -18,20 +19,19 @@ static const struct sandbox_rule rules[] = {
     SANDBOX_ALLOW(SYS_timerfd_settime, "the event loop's timer"),
     SANDBOX_ALLOW(SYS_rt_sigaction, "a vCPU's thread takes its kick signal",
                   SANDBOX_INT(0, SIGUSR1)),
-    SANDBOX_ALLOW(SYS_ioctl, "is it a terminal, and is it raw?", SANDBOX_INT(1, TCGETS)),
-    SANDBOX_ALLOW(SYS_ioctl, "terminal: raw for the guest, and given back", SANDBOX_INT(1, TCSETS)),
-    SANDBOX_ALLOW(SYS_ioctl, "terminal: in the foreground?", SANDBOX_INT(1, TIOCGPGRP)),
-    SANDBOX_ALLOW(SYS_getpgrp, "the same"),
-    SANDBOX_ALLOW(SYS_ioctl, "terminal: its size, when it changed", SANDBOX_INT(1, TIOCGWINSZ)),
+    SANDBOX_ALLOW(SYS_ioctl, "messages: is standard error a raw terminal?", SANDBOX_INT(1, TCGETS)),
+    SANDBOX_ALLOW(SYS_dup2, "standard output is let go: the terminal was left (C-a d)",
+                  SANDBOX_INT(1, STDOUT_FILENO)),
+    SANDBOX_ALLOW(SYS_dup2, "standard error likewise", SANDBOX_INT(1, STDERR_FILENO)),
 
-    SANDBOX_ALLOW(SYS_pread64, "disks"),
-    SANDBOX_ALLOW(SYS_pwrite64, "disks"),
+    SANDBOX_ALLOW(SYS_pread64, "disks, and a bounded log"),
+    SANDBOX_ALLOW(SYS_pwrite64, "the same"),
     SANDBOX_ALLOW(SYS_preadv, "disks: the guest's buffers"),
     SANDBOX_ALLOW(SYS_pwritev, "disks: the guest's buffers"),
     SANDBOX_ALLOW(SYS_fdatasync, "disks: the guest's flush"),
     SANDBOX_ALLOW(SYS_fsync, "disks: a qcow2 file that has grown"),
     SANDBOX_ALLOW(SYS_fallocate, "disks: the guest's discard; balloon: memory given back"),
-    SANDBOX_ALLOW(SYS_ftruncate, "disks: a qcow2 file grows"),
+    SANDBOX_ALLOW(SYS_ftruncate, "disks: a qcow2 file grows; log: is bounded"),
     SANDBOX_ALLOW(SYS_lseek, "disks: holes of a file"),
 
     /* Sockets that are open: none is made, bound or connected. */

@@ -35,6 +35,9 @@ struct config {
     const char *trace;
     const char *sandbox;
     const char *gdb;
+    u64 console_log; /* bytes */
+    const char *name;
+    bool detach;
     bool stats;
     bool strict_io;
     bool strict_msr;

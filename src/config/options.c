@@ -6,15 +6,43 @@
 #include "config/config.h"
 
 #define MIB (1ull << 20)
+#define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 #define FIELD(f) offsetof(struct config, f)
+
+static const char *check_serial_log(const char *v)
+{
+    const char *size = strstr(v, ",size=");
+    u64 bytes;
+
+    if (!*v || size == v)
+        return "log: needs a path";
+    if (size && (config_parse_memory(size + strlen(",size="), &bytes) || bytes < 64 << 10 ||
+                 bytes > 256 * MIB))
+        return "size is 64K to 256M";
+    return NULL;
+}
 
 static const char *check_serial(const char *v)
 {
-    if (!strcmp(v, "stdio") || !strcmp(v, "null"))
+    if (!strcmp(v, "stdio") || !strcmp(v, "null") || !strcmp(v, "pty"))
         return NULL;
     if (!strncmp(v, "file:", 5))
         return v[5] ? NULL : "file: needs a path";
-    return "it is stdio, null or file:PATH";
+    if (!strncmp(v, "unix:", 5))
+        return v[5] ? NULL : "unix: needs a path";
+    if (!strncmp(v, "log:", 4))
+        return check_serial_log(v + 4);
+    return "it is stdio, null, pty, file:PATH, log:PATH or unix:PATH";
+}
+
+/* A name is part of file names and of lines people read. */
+static const char *check_name(const char *v)
+{
+    size_t n = strlen(v);
+
+    if (n && n <= 64 && v[strspn(v, ALNUM "_.-")] == 0 && strchr(ALNUM, v[0]))
+        return NULL;
+    return "a name is 1 to 64 letters, digits and _ . - and begins with a letter or digit";
 }
 
 static const char *check_not_empty(const char *v)
@@ -117,8 +145,31 @@ const struct option_row config_options[] = {
      .arg = "WHERE",
      .value = "stdio",
      .check = check_serial,
-     .help = "What the first serial port (COM1) is connected to: stdio, null, or file:PATH (output "
-             "only, the file is overwritten). On a terminal, C-a x quits, C-a h lists the keys."},
+     .help =
+         "What the first serial port (COM1) is connected to: stdio; null; pty (a pseudo-terminal, "
+         "its path is printed); unix:PATH (a socket that listens there, for one at a time); "
+         "file:PATH (output only, the file is overwritten); log:PATH[,size=SIZE] (the same, but "
+         "the file never grows beyond SIZE, 10M if not given: its older half goes). Whatever it "
+         "is, trivisor console attaches to it too."},
+    {.name = "console-log",
+     .type = OPTION_MEMORY,
+     .field = FIELD(console_log),
+     .arg = "SIZE",
+     .min = 64 << 10,
+     .max = 256 * MIB,
+     .value = "1M",
+     .help = "How much of the serial port's last output is kept for those who attach later."},
+    {.name = "name",
+     .type = OPTION_STRING,
+     .field = FIELD(name),
+     .arg = "NAME",
+     .check = check_name,
+     .help = "The machine's name, for trivisor console. Without it the name is trivisor-PID."},
+    {.name = "detach",
+     .type = OPTION_FLAG,
+     .field = FIELD(detach),
+     .help = "Start the machine in the background, print its name and return when it runs. Its "
+             "console is reached with trivisor console."},
     {.name = "rng",
      .type = OPTION_CHOICE,
      .field = FIELD(rng),

@@ -24,6 +24,26 @@ def trouble(text):
     return [line for line in text.splitlines() if TROUBLE.search(line) and 'ommand line' not in line]
 
 
+@pytest.fixture(scope='session', autouse=True)
+def runtime_dir(tmp_path_factory):
+    """The machines of the tests are not among the user's."""
+    before = os.environ.get('XDG_RUNTIME_DIR')
+    path = tmp_path_factory.mktemp('run')
+    os.environ['XDG_RUNTIME_DIR'] = str(path)
+    yield path / 'trivisor'
+    if before is None:
+        del os.environ['XDG_RUNTIME_DIR']
+    else:
+        os.environ['XDG_RUNTIME_DIR'] = before
+
+
+def running(program):
+    """{name: process id} of the machines that run."""
+    r = subprocess.run([program, 'console'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                       timeout=20, check=True)
+    return {line.split()[0]: int(line.split()[1]) for line in r.stdout.splitlines()}
+
+
 @pytest.fixture(scope='session')
 def program():
     path = os.environ.get('TRIVISOR', os.path.join(ROOT, 'build', 'trivisor'))

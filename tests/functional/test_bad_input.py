@@ -56,6 +56,16 @@ TABLE = {
     'bt-mode-unknown': (['run', '-k', '{k}', '--bt-mode', 'magic'], 'magic'),
     'serial-unknown': (['run', '-k', '{k}', '--serial', 'smoke'], 'smoke'),
     'serial-file-nowhere': (['run', '-k', '{k}', '--serial', 'file:/nonexistent/out'], '/nonexistent/out'),
+    'serial-socket-nowhere': (['run', '-k', '{k}', '--serial', 'unix:/nonexistent/s'], '/nonexistent/s'),
+    'serial-socket-path-too-long': (['run', '-k', '{k}', '--serial', 'unix:/' + 'x' * 120], '107'),
+    'serial-log-too-small': (['run', '-k', '{k}', '--serial', 'log:/tmp/x,size=1K'], 'size'),
+    'serial-log-to-a-device': (['run', '-k', '{k}', '-i', '{i}', '--serial', 'log:/dev/null'], '/dev/null'),
+    'name-empty': (['run', '-k', '{k}', '--name', ''], 'name'),
+    'name-with-a-slash': (['run', '-k', '{k}', '--name', '../x'], 'name'),
+    'name-too-long': (['run', '-k', '{k}', '--name', 'x' * 65], 'name'),
+    'console-of-nobody': (['console', 'nobody'], 'nobody'),
+    'console-of-a-path': (['console', '../x'], '../x'),
+    'console-of-two': (['console', 'a', 'b'], 'one name'),
     'append-too-long': (['run', '-k', '{k}', '-a', 'x' * 5000], None),
     'text-as-kernel': (['run', '-k', '{text}'], None),
     'noise-as-kernel': (['run', '-k', '{noise}'], None),
@@ -121,7 +131,7 @@ def test_flipped_headers(program, kernel, tmp_path):
 
 
 @pytest.mark.parametrize('args', [['version'], ['help'], ['--help'], ['--version'], ['run', '--help'],
-                                  ['run', '--dump-options'], ['doctor']])
+                                  ['run', '--dump-options'], ['doctor'], ['help', 'console'], ['console', '--help']])
 def test_words_that_answer(program, args):
     r = subprocess.run([program] + args, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                        timeout=60, check=False)

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from conftest import running
+
 
 def test_quit_key(boot):
     guest = boot().shell()
@@ -154,12 +156,13 @@ def test_two_guests_at_once(boot):
     assert two.poweroff() == 0
 
 
-def test_idle_guest_uses_little_cpu(boot):
-    guest = boot().shell()
+def test_idle_guest_uses_little_cpu(boot, program):
+    guest = boot(args=('--name', 'idle')).shell()
+    pid = running(program)['idle']
     time.sleep(3)
 
     def used():
-        with open(f'/proc/{guest.child.pid}/stat', encoding='ascii', errors='replace') as f:
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
             fields = f.read().rsplit(')', 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 

@@ -11,20 +11,27 @@
 
 struct vm;
 
-/* Opens what a --serial option names: stdio, null or file:PATH. */
+/* Opens what a --serial option names: stdio, null, file:PATH or log:PATH[,size=SIZE]. The rest is
+ * console.c's. */
 struct chardev *char_open(struct vm *vm, const char *spec, char *err, size_t err_size);
 
-/* Standard input and output. A terminal is put in raw mode until close (or the end of the process)
- * and watched for the escape keys. One a process. */
+/* Standard input and output, as they are. One a process. */
 struct chardev *char_stdio_open(struct vm *vm, char *err, size_t err_size);
 /* Output goes nowhere, input never comes. */
 struct chardev *char_null_open(char *err, size_t err_size);
 /* Output goes to a file, created or overwritten; input never comes. */
 struct chardev *char_file_open(struct vm *vm, const char *path, char *err, size_t err_size);
 
-/* True while char_stdio has the terminal in raw mode: C-c is the guest's then. */
-bool char_stdio_raw(void);
-/* The process was stopped and goes on (SIGCONT): the shell has had the terminal meanwhile. */
-void char_stdio_continued(void);
+/* Output goes to a file, created or overwritten, that never grows beyond size bytes: when it is
+ * full its older half goes. Input never comes. */
+struct chardev *char_log_open(struct vm *vm, const char *path, u64 size, char *err,
+                              size_t err_size);
+
+/* A Unix-domain stream socket that listens at path; one left there by a process that is gone is
+ * replaced. The descriptor (non-blocking), or -errno with one line in err. */
+int char_listen(const char *path, char *err, size_t err_size);
+/* A new pseudo-terminal in raw mode, whose path is printed on standard output. The master's
+ * descriptor (non-blocking) and *slave, or -errno with one line in err. */
+int char_open_pty(int *slave, char *err, size_t err_size);
 
 #endif

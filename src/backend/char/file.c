@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Backends without input: a file, nothing; and the choice by name. */
+/* Backends without input: a file, nothing; and the choice by name. A log is log.c's. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -83,6 +83,29 @@ struct chardev *char_null_open(char *err, size_t err_size)
     return c;
 }
 
+#define LOG_SIZE_DEFAULT (10ull << 20)
+
+/* PATH[,size=SIZE]; the option table has checked the size: digits and K, M, G or nothing (MiB). */
+static struct chardev *open_log(struct vm *vm, const char *spec, char *err, size_t err_size)
+{
+    const char *option = strstr(spec, ",size=");
+    u64 size = LOG_SIZE_DEFAULT;
+    char *path = strndup(spec, option ? (size_t)(option - spec) : strlen(spec)), *end;
+    struct chardev *c;
+
+    if (!path) {
+        snprintf(err, err_size, "serial: out of memory");
+        return NULL;
+    }
+    if (option) {
+        size = strtoull(option + strlen(",size="), &end, 10);
+        size <<= *end == 'K' || *end == 'k' ? 10 : *end == 'G' || *end == 'g' ? 30 : 20;
+    }
+    c = char_log_open(vm, path, size, err, err_size);
+    free(path);
+    return c;
+}
+
 struct chardev *char_open(struct vm *vm, const char *spec, char *err, size_t err_size)
 {
     if (!strcmp(spec, "stdio"))
@@ -91,6 +114,8 @@ struct chardev *char_open(struct vm *vm, const char *spec, char *err, size_t err
         return char_null_open(err, err_size);
     if (!strncmp(spec, "file:", 5))
         return char_file_open(vm, spec + 5, err, err_size);
-    snprintf(err, err_size, "serial: '%s' is not stdio, null or file:PATH", spec);
+    if (!strncmp(spec, "log:", 4))
+        return open_log(vm, spec + 4, err, err_size);
+    snprintf(err, err_size, "serial: '%s' is nothing a serial port can be connected to", spec);
     return NULL;
 }

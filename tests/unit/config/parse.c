@@ -53,20 +53,44 @@ static void config__takes_every_spelling(void **state)
 
 static void config__refuses_with_one_line(void **state)
 {
-    static const char *const lines[] = {"--nonsense",   "-z",
-                                        "-m",           "-m 0",
-                                        "-m x",         "-m -5",
-                                        "-m 1X",        "-m 1GG",
-                                        "-m 99999999T", "-m 99999999999999999999",
-                                        "-m 1",         "-c 0",
-                                        "-c 9",         "-c",
-                                        "-c 1x",        "--cpus=",
-                                        "--engine x",   "--engine ",
-                                        "--serial x",   "--serial file:",
-                                        "--stats=1",    "stray",
-                                        "--",           "-",
-                                        "--kernel=",    "--bt-mode fast",
-                                        "--=",          "-c 18446744073709551617"};
+    static const char *const lines[] = {"--nonsense",
+                                        "-z",
+                                        "-m",
+                                        "-m 0",
+                                        "-m x",
+                                        "-m -5",
+                                        "-m 1X",
+                                        "-m 1GG",
+                                        "-m 99999999T",
+                                        "-m 99999999999999999999",
+                                        "-m 1",
+                                        "-c 0",
+                                        "-c 9",
+                                        "-c",
+                                        "-c 1x",
+                                        "--cpus=",
+                                        "--engine x",
+                                        "--engine ",
+                                        "--serial x",
+                                        "--serial file:",
+                                        "--name -x",
+                                        "--name a/b",
+                                        "--name=",
+                                        "--name ..",
+                                        "--serial log:",
+                                        "--serial log:x,size=1K",
+                                        "--serial log:x,size=y",
+                                        "--serial unix:",
+                                        "--console-log 1K",
+                                        "--detach=1",
+                                        "--stats=1",
+                                        "stray",
+                                        "--",
+                                        "-",
+                                        "--kernel=",
+                                        "--bt-mode fast",
+                                        "--=",
+                                        "-c 18446744073709551617"};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
@@ -74,6 +98,25 @@ static void config__refuses_with_one_line(void **state)
             fail_msg("'%s' was taken", lines[i]);
         assert_true(err[0] && !strchr(err, '\n'));
     }
+}
+
+static void config__takes_what_a_serial_port_can_be(void **state)
+{
+    static const char *const values[] = {"stdio",         "null",           "pty",
+                                         "file:a,b",      "unix:s",         "log:f",
+                                         "log:f,size=1M", "log:f,size=64K", "log:a,b,size=256M"};
+    char line[64];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        snprintf(line, sizeof(line), "--serial %s", values[i]);
+        assert_int_equal(parse(line), 0);
+        assert_string_equal(c.serial, values[i]);
+    }
+    assert_int_equal(parse("--name a.b_c-9 --detach --console-log 64K"), 0);
+    assert_string_equal(c.name, "a.b_c-9");
+    assert_true(c.detach);
+    assert_int_equal(c.console_log, 65536);
 }
 
 static void config__reads_the_environment_last(void **state)
@@ -153,6 +196,7 @@ int main(void)
         cmocka_unit_test(config__defaults_come_from_the_table),
         cmocka_unit_test(config__takes_every_spelling),
         cmocka_unit_test(config__refuses_with_one_line),
+        cmocka_unit_test(config__takes_what_a_serial_port_can_be),
         cmocka_unit_test(config__reads_the_environment_last),
         cmocka_unit_test(config__memory_sizes),
         cmocka_unit_test(config__the_table_is_sound),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backend/char/escape.h"
+#include "escape.h"
 
 enum escape_action escape_filter(struct escape *e, const u8 *in, size_t n, size_t *used, u8 *out,
                                  size_t *n_out)
@@ -20,6 +20,9 @@ enum escape_action escape_filter(struct escape *e, const u8 *in, size_t n, size_
         case 'x':
         case 'X':
             return ESCAPE_QUIT;
+        case 'd':
+        case 'D':
+            return ESCAPE_DETACH;
         case 'h':
         case 'H':
         case '?':

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "backend/char/escape.h"
+#include "escape.h"
 #include "test.h"
 
 static struct escape e;
@@ -54,6 +54,16 @@ static void escape__sends_itself_when_doubled(void **state)
     assert_memory_equal(out, "\x01x", 2);
 }
 
+static void escape__detaches(void **state)
+{
+    (void)state;
+    assert_int_equal(feed("ab\x01"
+                          "dxyz"),
+                     ESCAPE_DETACH);
+    assert_int_equal(used, 4);
+    assert_int_equal(n_out, 2);
+}
+
 static void escape__forgets_unknown_keys(void **state)
 {
     (void)state;
@@ -69,6 +79,7 @@ int main(void)
         cmocka_unit_test_setup(escape__quits_and_leaves_the_rest, setup),
         cmocka_unit_test_setup(escape__is_seen_across_reads, setup),
         cmocka_unit_test_setup(escape__sends_itself_when_doubled, setup),
+        cmocka_unit_test_setup(escape__detaches, setup),
         cmocka_unit_test_setup(escape__forgets_unknown_keys, setup),
     };
 

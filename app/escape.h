@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The escape keys of the console: C-a and a letter. A pure filter, to be testable. */
-#ifndef TRIVISOR_BACKEND_CHAR_ESCAPE_H
-#define TRIVISOR_BACKEND_CHAR_ESCAPE_H
+#ifndef TRIVISOR_APP_ESCAPE_H
+#define TRIVISOR_APP_ESCAPE_H
 
 #include "base/types.h"
 
 #define ESCAPE_KEY 1 /* C-a */
 
-enum escape_action { ESCAPE_NONE, ESCAPE_QUIT, ESCAPE_HELP };
+enum escape_action { ESCAPE_NONE, ESCAPE_QUIT, ESCAPE_DETACH, ESCAPE_HELP };
 
 struct escape {
     bool seen; /* the last byte was the escape key */

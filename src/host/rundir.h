@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The directory of the running machines: $XDG_RUNTIME_DIR/trivisor, or /run/trivisor for root, or
+ * /tmp/trivisor-UID; nobody else's and mode 0700. A machine NAME has there
+ *
+ *   NAME.lock     locked (flock) by its process as long as it lives; holds the process id
+ *   NAME.console  socket for `trivisor console` (proto/console.h)
+ *
+ * The lock alone says whether a machine runs: the kernel drops it however the process ends. What is
+ * left of one that is gone counts for nothing, and goes when the next machine starts or somebody
+ * lists them.
+ */
+#ifndef TRIVISOR_HOST_RUNDIR_H
+#define TRIVISOR_HOST_RUNDIR_H
+
+#include <sys/types.h>
+
+#include "base/types.h"
+
+#define RUNDIR_NAME_MAX 64
+
+/* Opens the directory, creating it when create. The descriptor, or -errno with one line in err;
+ * -ENOENT: there is none. */
+int rundir_open(bool create, char *err, size_t err_size);
+
+/* Takes a name (checked: no slash) for this process until it ends. 0, or -errno with one line in
+ * err; -EBUSY: a running machine has it. */
+int rundir_claim(int dir, const char *name, char *err, size_t err_size);
+
+/* A listening SOCK_SEQPACKET socket NAME.console, mode 0600, for the holder of the name. The
+ * descriptor (non-blocking), or -errno with one line in err. */
+int rundir_listen(int dir, const char *name, char *err, size_t err_size);
+
+/* Connects to NAME.console. The descriptor (blocking), or -errno: -ENOENT or -ECONNREFUSED when no
+ * such machine runs. */
+int rundir_connect(int dir, const char *name);
+
+/* Calls fn (may be NULL) for every running machine, by name; removes what is left of others. 0 or
+ * -errno. */
+int rundir_list(int dir, void (*fn)(void *opaque, const char *name, pid_t pid), void *opaque);
+
+#endif
