@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes what the fuzzers start from to DIR/loaders, DIR/options and DIR/bootdisk. */
+/* Writes what the fuzzers start from to DIR/loaders, DIR/options, DIR/share and DIR/bootdisk. */
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "board/images.h"
@@ -53,6 +55,44 @@ static int put_disks(const char *dir)
     return bad;
 }
 
+/* A message of each shape. */
+static int put_messages(const char *dir)
+{
+    static const struct {
+        u32 opcode, args;
+        const char *tail;
+        u32 ntail;
+    } m[] = {{FUSE_LOOKUP, 0, "name", 5},
+             {FUSE_FORGET, 8, "", 0},
+             {FUSE_GETATTR, 16, "", 0},
+             {FUSE_SETATTR, 88, "", 0},
+             {FUSE_SYMLINK, 0, "name\0target", 12},
+             {FUSE_MKNOD, 16, "name", 5},
+             {FUSE_LINK, 8, "name", 5},
+             {FUSE_RENAME, 8, "one\0two", 8},
+             {FUSE_RENAME2, 16, "one\0two", 8},
+             {FUSE_CREATE, 16, "name", 5},
+             {FUSE_WRITE, 40, "", 0},
+             {FUSE_SETXATTR, 8, "user.a", 7},
+             {FUSE_GETXATTR, 8, "user.a", 7},
+             {FUSE_REMOVEXATTR, 0, "user.a", 7},
+             {FUSE_BATCH_FORGET, 8, "", 0},
+             {FUSE_READDIRPLUS, 40, "", 0},
+             {FUSE_COPY_FILE_RANGE, 56, "", 0}};
+    int bad = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(m); i++) {
+        struct fuse_in_header *h = (void *)image;
+
+        memset(image, 0, 256);
+        h->len = 1 | (u32)sizeof(*h); /* bit 0: to a session that has begun (share.c) */
+        h->opcode = m[i].opcode;
+        memcpy(image + sizeof(*h) + m[i].args, m[i].tail, m[i].ntail);
+        bad |= put(dir, "share", i, image, sizeof(*h) + m[i].args + m[i].ntail);
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0;
@@ -60,6 +100,7 @@ int main(int argc, char **argv)
     if (argc != 2)
         return 2;
     mkdir(argv[1], 0777);
+    bad |= put_messages(argv[1]);
     bad |= put(argv[1], "loaders", 0, image, make_bzimage(image));
     bad |= put(argv[1], "loaders", 1, image, make_pvh_elf(image, false));
     bad |= put(argv[1], "loaders", 2, image, make_pvh_elf(image, true));

@@ -13,6 +13,7 @@ static void *timer_opaque;
 
 void (*fake_run)(struct vcpu *v, struct engine_exit *exit);
 void (*fake_block)(void);
+void (*fake_thread)(void (*fn)(void *), void *arg);
 unsigned fake_loop_stops;
 
 /* --- host.h ---------------------------------------------------------------------------------- */
@@ -56,6 +57,10 @@ int host_thread_create(struct host_thread **t, const char *name, void (*fn)(void
 {
     (void)t;
     (void)name;
+    if (fake_thread) {
+        fake_thread(fn, arg);
+        return 0;
+    }
     assert_true(npending < VM_VCPUS_MAX);
     pending[npending].fn = fn;
     pending[npending++].arg = arg;
@@ -343,6 +348,7 @@ struct machine *machine_new(unsigned ncpus)
     timer_at = UINT64_MAX;
     fake_run = NULL;
     fake_block = NULL;
+    fake_thread = NULL;
     fake_loop_stops = 0;
     bhs = NULL;
     vm_init(&m->vm, &fake_engine_ops);

@@ -30,6 +30,8 @@ struct machine {
 extern const struct engine_ops fake_engine_ops;
 /* What the fake engine's run does; NULL: HLT. */
 extern void (*fake_run)(struct vcpu *v, struct engine_exit *exit);
+/* What becomes of a thread that is created; NULL: it runs when the loop does. */
+extern void (*fake_thread)(void (*fn)(void *), void *arg);
 /* Called instead of blocking in host_event_wait; NULL: a failed test. */
 extern void (*fake_block)(void);
 extern unsigned fake_loop_stops;
