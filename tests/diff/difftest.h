@@ -224,7 +224,11 @@ bool guest_result(const u8 *ram, const struct x86_vcpu_state *s, struct diff_res
 
 /* --- comparison and report (compare.c, report.c)
  * ---------------------------------------------------- */
+/* host_facts.c */
+bool host_is_faithful(void);
+
 struct compare_policy {
+    bool paravirtual; /* the host's kernel stands in for the CPU: what it changes is not compared */
     bool fault_flags; /* compare arithmetic flags at faults */
     bool rf;          /* compare RF */
 };

@@ -84,6 +84,10 @@ const char *exclude_reason(const struct x86_insn *in)
     const char *why = by_extension(in);
     if (why)
         return why;
+    if (policy.paravirtual &&
+        (in->mnemonic == ZYDIS_MNEMONIC_LAR || in->mnemonic == ZYDIS_MNEMONIC_LSL ||
+         in->mnemonic == ZYDIS_MNEMONIC_VERR || in->mnemonic == ZYDIS_MNEMONIC_VERW))
+        return "the host's descriptors are not the CPU's";
     if (evex_rsp(in))
         return "the host CPU may read a stale RSP";
     switch (in->mnemonic) {

@@ -20,7 +20,7 @@ void gen_state(struct rng *r, struct diff_case *c)
     s->rflags = RFLAGS_FIXED | RFLAGS_IF | (rnd(r) & RFLAGS_ARITH);
     if (rnd_percent(r, 20))
         s->rflags |= RFLAGS_DF;
-    if (rnd_percent(r, 3))
+    if (rnd_percent(r, 3) && !policy.paravirtual)
         s->rflags |= RFLAGS_NT;
     if (rnd_percent(r, 10))
         s->rflags |= RFLAGS_ID;

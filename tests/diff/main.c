@@ -496,6 +496,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "difftest: unknown mode '%s'\n", opt.mode);
         return 2;
     }
+    if (!host_is_faithful()) {
+        printf("difftest: this host's kernel is no CPU's: only 64-bit code, no #GP, no segments\n");
+        policy.paravirtual = true;
+        opt.bits = 64;
+    }
     if (!oracle_start())
         return 2;
     if (subj && !subj->start(engine_mode)) {
