@@ -103,6 +103,7 @@ static int create_memory(struct pc *pc)
         r = add_ram(pc, LAYOUT_HIGH_RAM, high, low);
     if (r)
         return r;
+    guest_mem_track(&pc->vm.mem);
     r = pc->vm.engine->memory_changed ? pc->vm.engine->memory_changed(&pc->vm) : 0;
     return r ? fail(pc, "engine %s: memory: %s", pc->vm.engine->name, strerror(-r)) : 0;
 }

@@ -23,6 +23,10 @@ void host_ram_free(struct host_ram *r);
 /* Zeroed, page-aligned, lazily populated memory; NULL: none. */
 void *host_zalloc(u64 size);
 void host_free(void *p);
+/* Populates [p, p+len), whole pages, for writing (or for what else the mapping allows) at once: a
+ * tenth of the cost of a fault a page. Failure does not matter. Any thread, also a vCPU's with the
+ * guest's vector state in the registers. */
+void host_populate(void *p, u64 len, bool write);
 /* Physical memory of the host in bytes. */
 u64 host_total_memory(void);
 

@@ -107,6 +107,7 @@ void vm_destroy(struct vm *vm)
     if (vm->engine_vm)
         vm->engine->vm_destroy(vm);
     vm->engine_vm = NULL;
+    guest_mem_untrack(&vm->mem);
 }
 
 void vm_stop(struct vm *vm, enum vm_stop_reason why, int exit_code, const char *text)

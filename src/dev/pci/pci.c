@@ -372,6 +372,7 @@ u8 *pci_dma_map(struct pci_function *f, u64 addr, u64 *len, bool write)
     off = addr - s->gpa;
     if (*len > s->size - off)
         *len = s->size - off;
+    guest_mem_touch(s, gpa(addr), *len);
     return s->host + off;
 }
 

@@ -8,60 +8,201 @@
 #include "engine/bt/bt_priv.h"
 #include "engine/bt/emit.h"
 
-#define ARENA_SIZE (24u << 20)
-#define ORDER_CAP (1u << 18)
+/* Bytes of metadata and blocks for each space: about as many as there is room for code. */
+#define ARENA_SIZE(code) ((code) + (code) / 2)
+#define ORDER_CAP(code) ((code) / 128)
 
-int bt_cache_init(struct bt_vm *bt)
+/* --- spaces --------------------------------------------------------------------------------------
+ */
+
+static bool space_init(struct bt_space *sp, u8 *code, u8 *code_end)
 {
-    int err = host_code_alloc(&bt->code, BT_CODE_SIZE);
+    u64 size = (u64)(code_end - code);
 
-    if (err)
-        return err;
-    bt->code_end = bt->code.rw + bt->code.size;
-    bt_stubs_build(bt);
-    bt->hash = host_zalloc(sizeof(*bt->hash) << BT_HASH_BITS);
-    bt->order = host_zalloc(sizeof(*bt->order) * ORDER_CAP);
-    bt->order_cap = ORDER_CAP;
-    bt->arena = host_zalloc(ARENA_SIZE);
-    if (!bt->hash || !bt->order || !bt->arena)
-        return -12; /* ENOMEM */
-    bt->arena_pos = bt->arena;
-    bt->arena_end = bt->arena + ARENA_SIZE;
-    return 0;
+    sp->code = sp->code_pos = sp->code_ready = code;
+    sp->code_end = code_end;
+    sp->arena = host_zalloc(ARENA_SIZE(size));
+    sp->order_cap = (unsigned)ORDER_CAP(size);
+    sp->order = host_zalloc(sp->order_cap * sizeof(*sp->order));
+    if (!sp->arena || !sp->order)
+        return false;
+    sp->arena_pos = sp->arena_ready = sp->arena;
+    sp->arena_end = sp->arena + ARENA_SIZE(size);
+    return true;
 }
 
-void bt_cache_destroy(struct bt_vm *bt)
+static void space_destroy(struct bt_space *sp)
 {
-    for (unsigned i = 0; i < MEM_SLOTS_MAX; i++)
-        if (bt->pages[i])
-            host_free(bt->pages[i]);
-    if (bt->arena)
-        host_free(bt->arena);
-    if (bt->order)
-        host_free(bt->order);
-    if (bt->hash)
-        host_free(bt->hash);
-    if (bt->code.rw)
-        host_code_free(&bt->code);
+    if (sp->arena)
+        host_free(sp->arena);
+    if (sp->order)
+        host_free(sp->order);
 }
 
-void *bt_arena_alloc(struct bt_vm *bt, size_t size)
+static void space_clear(struct bt_space *sp)
 {
-    u8 *p = bt->arena_pos;
+    sp->norder = 0;
+    sp->arena_pos = sp->arena;
+    sp->code_pos = sp->code;
+}
+
+/* Populates the piece of memory behind *ready, once `pos` comes near it. */
+static u64 next_piece(u8 *pos, u8 **ready, u8 *end, u64 ahead)
+{
+    u64 n = BT_READY_STEP;
+
+    if (likely(pos + ahead <= *ready) || *ready == end)
+        return 0;
+    if (n > (u64)(end - *ready))
+        n = (u64)(end - *ready);
+    *ready += n;
+    return n;
+}
+
+void *bt_arena_alloc(struct bt_space *sp, size_t size)
+{
+    u8 *p = sp->arena_pos;
+    u64 n;
 
     size = (size + 15) & ~(size_t)15;
-    if (size > (size_t)(bt->arena_end - p))
+    if (size > (size_t)(sp->arena_end - p))
         return NULL;
-    bt->arena_pos = p + size;
+    sp->arena_pos = p + size;
+    n = next_piece(sp->arena_pos, &sp->arena_ready, sp->arena_end, 0);
+    if (n)
+        host_populate(sp->arena_ready - n, n, true);
     return p;
 }
 
-static unsigned hash_of(u64 va, u64 page, u32 mode)
+bool bt_space_ready(struct bt_vm *bt, struct bt_space *sp)
 {
-    u64 h = va ^ page * 0x9e3779b97f4a7c15u ^ (u64)mode << 20;
+    u64 n;
 
-    h *= 0x9e3779b97f4a7c15u;
-    return (unsigned)(h >> (64 - BT_HASH_BITS));
+    if ((size_t)(sp->code_end - sp->code_pos) < 2 * BT_BLOCK_BYTES || sp->norder == sp->order_cap)
+        return false;
+    n = next_piece(sp->code_pos, &sp->code_ready, sp->code_end, BT_BLOCK_BYTES);
+    if (n) {
+        u8 *from = (u8 *)(uintptr_t)align_down((u64)(uintptr_t)(sp->code_ready - n), PAGE_SIZE);
+
+        host_populate(from, (u64)(sp->code_ready - from), true);
+        host_populate(bt->code.rx + (from - bt->code.rw), (u64)(sp->code_ready - from), false);
+    }
+    return true;
+}
+
+/* --- blocks by address ---------------------------------------------------------------------------
+ *
+ * Buckets of one cache line, tags that all but identify the key: a look-up touches the line and the
+ * block. Readers take no lock. A table that gets full is replaced; readers of the old one miss, at
+ * worst, what has come since.
+ */
+
+#define BUCKET 4
+
+struct slot {
+    u64 tag; /* EMPTY, DELETED or a hash with bit 0 set */
+    struct bt_block *b;
+};
+
+#define EMPTY 0
+#define DELETED 2
+
+struct bt_hash {
+    struct bt_hash *older; /* replaced by this one; freed with it */
+    unsigned bits;         /* of the bucket number */
+    unsigned used;         /* slots that are not EMPTY */
+    struct slot slot[];
+};
+
+#define FIRST_BITS 12
+
+static struct bt_hash *hash_create(unsigned bits, struct bt_hash *older)
+{
+    struct bt_hash *h = host_zalloc(sizeof(*h) + (sizeof(struct slot) * BUCKET << bits));
+
+    if (h) {
+        h->bits = bits;
+        h->older = older;
+    }
+    return h;
+}
+
+static u64 hash_of(u64 va, u64 gpa, u32 mode)
+{
+    u64 h = va ^ gpa * 0x9e3779b97f4a7c15u ^ (u64)mode << 20;
+
+    h *= 0xbf58476d1ce4e5b9u;
+    h ^= h >> 29;
+    h *= 0x94d049bb133111ebu;
+    return h | 1;
+}
+
+/* Slots of a bucket are the four from here on. */
+static u64 bucket_of(const struct bt_hash *h, u64 tag)
+{
+    return (tag >> (64 - h->bits)) * BUCKET;
+}
+
+static bool hash_put(struct bt_hash *h, struct bt_block *b)
+{
+    u64 tag = hash_of(b->va, b->gpa & PAGE_MASK, b->mode), n = (u64)BUCKET << h->bits;
+
+    if (h->used > n / 2 + n / 8)
+        return false;
+    for (u64 i = bucket_of(h, tag);; i = (i + 1) & (n - 1)) {
+        struct slot *s = &h->slot[i];
+
+        if (s->tag != EMPTY)
+            continue;
+        s->b = b;
+        __atomic_store_n(&s->tag, tag, __ATOMIC_RELEASE);
+        h->used++;
+        return true;
+    }
+}
+
+/* Puts b into the table, a larger one if need be. */
+static bool hash_insert(struct bt_vm *bt, struct bt_block *b)
+{
+    struct bt_hash *h = bt->hash, *larger;
+    u64 live = 0;
+
+    if (hash_put(h, b))
+        return true;
+    for (u64 i = 0; i < (u64)BUCKET << h->bits; i++)
+        live += h->slot[i].tag & 1;
+    /* What fills it may be deleted slots. */
+    larger = hash_create(h->bits + (live > (u64)BUCKET << h->bits >> 2), h);
+    if (!larger)
+        return false;
+    for (u64 i = 0; i < (u64)BUCKET << h->bits; i++)
+        if (h->slot[i].tag & 1)
+            hash_put(larger, h->slot[i].b);
+    hash_put(larger, b);
+    __atomic_store_n(&bt->hash, larger, __ATOMIC_RELEASE);
+    return true;
+}
+
+static void hash_remove(struct bt_hash *h, const struct bt_block *b)
+{
+    u64 tag = hash_of(b->va, b->gpa & PAGE_MASK, b->mode), n = (u64)BUCKET << h->bits;
+
+    for (u64 i = bucket_of(h, tag); h->slot[i].tag != EMPTY; i = (i + 1) & (n - 1))
+        if (h->slot[i].tag == tag && h->slot[i].b == b)
+            h->slot[i].tag = DELETED;
+}
+
+/* All vCPUs are stopped: nobody looks at older tables any more either. */
+static void hash_clear(struct bt_hash *h)
+{
+    while (h->older) {
+        struct bt_hash *old = h->older;
+
+        h->older = old->older;
+        host_free(old);
+    }
+    memset(h->slot, 0, sizeof(struct slot) * BUCKET << h->bits);
+    h->used = 0;
 }
 
 static bool second_page_fits(struct bt_vcpu *c, const struct bt_block *b)
@@ -75,33 +216,80 @@ static bool second_page_fits(struct bt_vcpu *c, const struct bt_block *b)
 
 struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
 {
-    struct bt_vm *bt = c->bt;
-    struct bt_block *b =
-        __atomic_load_n(&bt->hash[hash_of(va, gpa & PAGE_MASK, mode)], __ATOMIC_ACQUIRE);
+    const struct bt_hash *h = __atomic_load_n(&c->bt->hash, __ATOMIC_ACQUIRE);
+    u64 want = hash_of(va, gpa & PAGE_MASK, mode), n = (u64)BUCKET << h->bits;
 
-    for (; b; b = b->hash_next)
+    for (u64 i = bucket_of(h, want);; i = (i + 1) & (n - 1)) {
+        u64 tag = __atomic_load_n(&h->slot[i].tag, __ATOMIC_ACQUIRE);
+        struct bt_block *b;
+
+        if (tag == EMPTY)
+            return NULL;
+        if (tag != want)
+            continue;
+        b = h->slot[i].b;
         if (b->va == va && b->gpa == gpa && b->mode == mode && second_page_fits(c, b))
             return b;
-    return NULL;
+    }
+}
+
+/* --- the cache -----------------------------------------------------------------------------------
+ */
+
+int bt_cache_init(struct bt_vm *bt)
+{
+    int err = host_code_alloc(&bt->code, BT_CODE_SIZE + BT_CLONE_SIZE);
+    u8 *clones;
+
+    if (err)
+        return err;
+    bt_stubs_build(bt);
+    clones = bt->code.rw + BT_CODE_SIZE;
+    bt->hash = hash_create(FIRST_BITS, NULL);
+    bt->by_gpa = host_zalloc(sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
+    if (!bt->hash || !bt->by_gpa ||
+        !space_init(&bt->space[BT_TRANSLATIONS], bt->space[BT_TRANSLATIONS].code, clones) ||
+        !space_init(&bt->space[BT_CLONES], clones, clones + BT_CLONE_SIZE))
+        return -12; /* ENOMEM */
+    return 0;
+}
+
+void bt_cache_destroy(struct bt_vm *bt)
+{
+    for (unsigned i = 0; i < MEM_SLOTS_MAX; i++)
+        if (bt->pages[i])
+            host_free(bt->pages[i]);
+    for (unsigned i = 0; i < BT_NSPACES; i++)
+        space_destroy(&bt->space[i]);
+    if (bt->hash) {
+        hash_clear(bt->hash);
+        host_free(bt->hash);
+    }
+    if (bt->by_gpa)
+        host_free(bt->by_gpa);
+    if (bt->code.rw)
+        host_code_free(&bt->code);
 }
 
 struct bt_block *bt_cache_find_pc(struct bt_vm *bt, u64 pc)
 {
-    unsigned lo = 0, hi = __atomic_load_n(&bt->norder, __ATOMIC_ACQUIRE);
+    const struct bt_space *sp =
+        &bt->space[pc - (u64)(uintptr_t)bt->code.rx < BT_CODE_SIZE ? BT_TRANSLATIONS : BT_CLONES];
+    unsigned lo = 0, hi = __atomic_load_n(&sp->norder, __ATOMIC_ACQUIRE);
 
     while (lo < hi) {
         unsigned mid = (lo + hi) / 2;
 
-        if ((u64)(uintptr_t)bt->order[mid]->ibl_entry <= pc)
+        if ((u64)(uintptr_t)sp->order[mid]->ibl_entry <= pc)
             lo = mid + 1;
         else
             hi = mid;
     }
     if (!lo)
         return NULL;
-    if (pc >= (u64)(uintptr_t)bt->order[lo - 1]->ibl_entry + bt->order[lo - 1]->size)
+    if (pc >= (u64)(uintptr_t)sp->order[lo - 1]->ibl_entry + sp->order[lo - 1]->size)
         return NULL;
-    return bt->order[lo - 1];
+    return sp->order[lo - 1];
 }
 
 static u64 line_mask(u64 gpa, u64 len)
@@ -125,7 +313,7 @@ struct bt_page *bt_page_of(struct bt_vm *bt, u64 gpa, bool create)
         return NULL;
     p = &bt->pages[slot][(gpa - s->gpa) >> PAGE_SHIFT];
     if (!*p && create) {
-        struct bt_page *page = bt_arena_alloc(bt, sizeof(*page));
+        struct bt_page *page = bt_arena_alloc(&bt->space[BT_TRANSLATIONS], sizeof(*page));
 
         if (!page)
             return NULL;
@@ -187,33 +375,41 @@ static void add_to_page(struct bt_vm *bt, struct bt_block *b)
     __atomic_store_n(&page->lines, page->lines | block_lines(b), __ATOMIC_SEQ_CST);
 }
 
-void bt_cache_insert(struct bt_vm *bt, struct bt_block *b)
+static struct bt_block **by_gpa(struct bt_vm *bt, u64 gpa, u32 mode)
 {
-    struct bt_block **head = &bt->hash[hash_of(b->va, b->gpa & PAGE_MASK, b->mode)];
+    return &bt->by_gpa[hash_of(0, gpa, mode) >> (64 - BT_BY_GPA_BITS)];
+}
 
-    CHECK(bt->norder < bt->order_cap);
+bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b)
+{
+    CHECK(sp->norder < sp->order_cap);
+    if (!bt_page_of(bt, b->gpa, true) || !hash_insert(bt, b))
+        return false;
     add_to_page(bt, b);
     if (b->twin)
         add_to_page(bt, b->twin);
-    bt->order[bt->norder] = b;
-    __atomic_store_n(&bt->norder, bt->norder + 1, __ATOMIC_RELEASE);
-    b->hash_next = *head;
-    __atomic_store_n(head, b, __ATOMIC_RELEASE);
+    sp->order[sp->norder] = b;
+    __atomic_store_n(&sp->norder, sp->norder + 1, __ATOMIC_RELEASE);
+    if (b->reloc && sp == &bt->space[BT_TRANSLATIONS])
+        *by_gpa(bt, b->gpa, b->mode) = b;
+    return true;
+}
+
+struct bt_block *bt_cache_sibling(struct bt_vm *bt, u64 gpa, u32 mode)
+{
+    struct bt_block *b = *by_gpa(bt, gpa, mode);
+
+    return b && b->gpa == gpa && b->mode == mode && !b->dead ? b : NULL;
 }
 
 /* Lets both entries of a block lead out: the direct one to its own stub that knows the address. */
 static void kill_block(struct bt_vm *bt, struct bt_block *b)
 {
-    struct bt_block **p = &bt->hash[hash_of(b->va, b->gpa & PAGE_MASK, b->mode)];
     u8 *entry = bt_rw(bt, b->entry), *ibl = bt_rw(bt, b->ibl_entry);
 
     if (b->dead)
         return;
-
-    while (*p && *p != b)
-        p = &(*p)->hash_next;
-    if (*p)
-        *p = b->hash_next;
+    hash_remove(bt->hash, b);
     for (struct bt_link *l = b->in_links; l; l = l->next_in) {
         u8 *from = bt_rw(bt, l->block->entry);
 
@@ -262,13 +458,23 @@ void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len
 
 void bt_cache_invalidate_va(struct bt_vm *bt, u64 va)
 {
-    for (unsigned i = 0; i < bt->norder; i++) {
-        struct bt_block *b = bt->order[i];
+    for (unsigned n = 0; n < BT_NSPACES; n++)
+        for (unsigned i = 0; i < bt->space[n].norder; i++) {
+            struct bt_block *b = bt->space[n].order[i];
 
-        if (va - b->va < (u64)b->guest_len + b->len2)
-            kill_block(bt, b);
-    }
+            if (va - b->va < (u64)b->guest_len + b->len2)
+                kill_block(bt, b);
+        }
     bt->epoch++;
+}
+
+static void forget(struct bt_vm *bt)
+{
+    hash_clear(bt->hash);
+    memset(bt->by_gpa, 0, sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
+    bt->epoch++;
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        bt_ibl_clear_all(bt->vcpu[i]);
 }
 
 void bt_cache_flush(struct bt_vm *bt)
@@ -277,11 +483,54 @@ void bt_cache_flush(struct bt_vm *bt)
         if (bt->pages[i])
             memset(bt->pages[i], 0,
                    (bt->vm->mem.slot[i].size >> PAGE_SHIFT) * sizeof(struct bt_page *));
-    memset(bt->hash, 0, sizeof(*bt->hash) << BT_HASH_BITS);
-    bt->norder = 0;
-    bt->arena_pos = bt->arena;
-    bt->code_pos = bt_rw(bt, bt->stubs_end);
-    bt->epoch++;
-    for (unsigned i = 0; i < bt->nvcpus; i++)
-        bt_ibl_clear_all(bt->vcpu[i]);
+    for (unsigned i = 0; i < BT_NSPACES; i++)
+        space_clear(&bt->space[i]);
+    forget(bt);
+}
+
+/* Takes every chained jump of b, and those to b, back to the stubs. */
+static void unchain(struct bt_vm *bt, struct bt_block *b)
+{
+    u8 *entry = bt_rw(bt, b->entry);
+
+    b->in_links = NULL;
+    for (unsigned i = 0; i < BT_NLINKS; i++)
+        if (b->link[i].chained) {
+            emit_patch32(entry + b->link[i].jmp, entry + b->link[i].stub);
+            b->link[i].chained = false;
+        }
+}
+
+/* The lists of all pages are emptied and filled again with what is left. */
+void bt_cache_flush_clones(struct bt_vm *bt)
+{
+    struct bt_space *sp = &bt->space[BT_TRANSLATIONS];
+
+    for (unsigned i = 0; i < sp->norder; i++) {
+        struct bt_block *b = sp->order[i];
+        struct bt_page *page = bt_page_of(bt, b->gpa, false);
+
+        page->blocks = NULL;
+        page->lines = 0;
+        if (b->twin && (page = bt_page_of(bt, b->twin->gpa, false))) {
+            page->blocks = NULL;
+            page->lines = 0;
+        }
+        if (!b->dead)
+            unchain(bt, b);
+    }
+    space_clear(&bt->space[BT_CLONES]);
+    forget(bt);
+    for (unsigned i = 0; i < sp->norder; i++) {
+        struct bt_block *b = sp->order[i];
+
+        if (b->dead)
+            continue;
+        CHECK(hash_put(bt->hash, b)); /* it held them all before */
+        add_to_page(bt, b);
+        if (b->twin)
+            add_to_page(bt, b->twin);
+        if (b->reloc)
+            *by_gpa(bt, b->gpa, b->mode) = b;
+    }
 }

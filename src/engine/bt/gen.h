@@ -82,6 +82,8 @@ struct gen {
     struct gen_cold cold[GEN_COLD_MAX];
     unsigned ncold;
     unsigned nlinks; /* used by stack groups, from BT_NEXITS on */
+    struct bt_reloc reloc[BT_RELOCS_MAX];
+    unsigned nrelocs; /* more than there is room for: it cannot be cloned */
 };
 
 static inline u16 gen_off(const struct gen *g)
@@ -117,6 +119,17 @@ static inline bool gen_is_far(const struct x86_insn *in)
         return true;
     return in->opcode_map == 0 && in->opcode == 0xff && in->has_modrm && (ext == 3 || ext == 5);
 }
+
+/* What depends on the block's address is written through these, which note it for clones (clone.c).
+ */
+void gen_reloc(struct gen *g, const u8 *at, enum bt_reloc_kind kind, unsigned link);
+/* mov reg, guest address */
+void gen_mov_va(struct gen *g, unsigned reg, u64 va);
+/* mov reg, address of a link or an interpreter site */
+void gen_mov_record(struct gen *g, unsigned reg, const void *record, enum bt_reloc_kind kind,
+                    unsigned link);
+void gen_jmp_stub(struct gen *g, const u8 *stub);
+void gen_call_stub(struct gen *g, const u8 *stub);
 
 /* --- gen_mem.c
  * ---------------------------------------------------------------------------------------------- */

@@ -50,9 +50,10 @@ void gen_align_rel32(struct gen *g, unsigned n)
 
 void gen_branch_far_page(struct gen *g, u64 target)
 {
-    emit_mov_imm(&g->e, H_R11, target);
+    gen_mov_va(g, H_R11, target);
     EMIT(&g->e, 0xff, 0xa4, 0x24);
     emit32(&g->e, BT_OFF_IBL + BT_IBL_INDEX(target) * 8);
+    gen_reloc(g, g->e.p - 4, BT_RELOC_IBL, 0);
 }
 
 struct bt_link *gen_set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32)
@@ -115,8 +116,8 @@ static void load_top(struct gen *g, unsigned reg)
         load_word(g, reg);
 }
 
-/* mov word [r10], imm */
-static void store_top_imm(struct gen *g, u64 imm)
+/* mov word [r10], imm; address: it is one of the guest's code */
+static void store_top_imm(struct gen *g, u64 imm, bool address)
 {
     if (g->word == 4 || (u64)(s64)(s32)imm == imm) {
         if (g->item->grouped)
@@ -124,8 +125,13 @@ static void store_top_imm(struct gen *g, u64 imm)
         else
             emit_op_mem(&g->e, g->word == 8, 0xc7, 0, H_R10, 0);
         emit32(&g->e, (u32)imm);
+        if (address)
+            gen_reloc(g, g->e.p - 4, BT_RELOC_VA32S, 0);
     } else {
-        emit_mov_imm(&g->e, H_R11, imm);
+        if (address)
+            gen_mov_va(g, H_R11, imm);
+        else
+            emit_mov_imm(&g->e, H_R11, imm);
         store_top(g, H_R11);
     }
 }
@@ -147,7 +153,7 @@ static bool gen_push(struct gen *g)
         break;
     case X86_OP_IMM:
         probe_push(g);
-        store_top_imm(g, in->imm[0]);
+        store_top_imm(g, in->imm[0], false);
         break;
     case X86_OP_MEM:
         gen_probe(g, EA_OPERAND, g->word, false);
@@ -238,7 +244,7 @@ static bool gen_call(struct gen *g)
     switch (op->kind) {
     case X86_OP_REL:
         probe_push(g);
-        store_top_imm(g, g->next);
+        store_top_imm(g, g->next, true);
         gen_commit(g);
         g->map->kind = BT_MAP_DIRECT;
         g->b->target = branch_target(g);
@@ -247,7 +253,7 @@ static bool gen_call(struct gen *g)
         return true;
     case X86_OP_GPR:
         probe_push(g);
-        store_top_imm(g, g->next);
+        store_top_imm(g, g->next, true);
         get_target(g, op->reg);
         break;
     case X86_OP_MEM:
@@ -255,7 +261,7 @@ static bool gen_call(struct gen *g)
         load_word(g, H_R10);
         emit_store(&g->e, H_RSP, OFF_TMP, H_R10);
         probe_push(g);
-        store_top_imm(g, g->next);
+        store_top_imm(g, g->next, true);
         emit_load(&g->e, H_R11, H_RSP, OFF_TMP);
         break;
     default:

@@ -46,7 +46,12 @@ void gen_ea(struct gen *g, unsigned dst, bool with_segment)
     if (base == X86_REG_RIP) {
         u64 a = g->next + (u64)in->mem.disp;
 
-        emit_mov_imm(e, dst, w ? a : (u32)a);
+        if (w) {
+            gen_mov_va(g, dst, a);
+        } else {
+            emit_mov_imm(e, dst, (u32)a);
+            g->nrelocs = BT_RELOCS_MAX + 1; /* it wraps: not for clones */
+        }
     } else if (base == X86_NOREG && index == X86_NOREG) {
         emit_mov_imm(e, dst, w ? (u64)in->mem.disp : (u32)in->mem.disp);
     } else {
@@ -264,7 +269,7 @@ static void cold_stack(struct gen *g, const struct gen_cold *c)
         emit_patch32(fits, e->p);
     }
     emit_mov_imm(e, H_R11, c->arg);
-    emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->call_stack));
+    gen_call_stub(g, g->bt->call_stack);
     emit_patch32(emit_jmp(e), c->back); /* the whole check again */
 }
 
@@ -281,8 +286,8 @@ void gen_cold_paths(struct gen *g)
             continue;
         }
         if (c->site) {
-            emit_mov_imm(e, H_R11, (u64)(uintptr_t)c->site);
-            emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->call_interp));
+            gen_mov_record(g, H_R11, c->site, BT_RELOC_SITE, 0);
+            gen_call_stub(g, g->bt->call_interp);
             emit_patch32(emit_jmp(e), c->back);
             continue;
         }
@@ -295,7 +300,7 @@ void gen_cold_paths(struct gen *g)
         g->next = c->item->va + c->item->insn.length;
         gen_access(g, c->ea);
         emit_mov_imm(e, H_R11, c->arg);
-        emit_patch32(emit_call(e), bt_rw(g->bt, g->bt->slow_access));
+        gen_call_stub(g, g->bt->slow_access);
         emit_patch32(emit_jmp(e), c->back);
     }
 }

@@ -72,14 +72,14 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     c->stats.interp_sites++;
     bt_flags_in(env);
     env->s.rip = site->va;
-    next = site->va + site->insn.length;
+    next = site->va + site->insn->length;
     if (c->bt->nvcpus > 1) {
         /* While the instruction waits for a device another vCPU may flush the cache, and the record
          * with it. */
-        copy = site->insn;
+        copy = *site->insn;
         c->result = (u8)interp_exec(&c->interp, &copy);
     } else {
-        c->result = (u8)interp_exec(&c->interp, &site->insn);
+        c->result = (u8)interp_exec(&c->interp, site->insn);
     }
     bt_code_written(c);
     bt_flags_out(env);
@@ -200,7 +200,7 @@ u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
 {
     const struct bt_interp_site *site = (const struct bt_interp_site *)(uintptr_t)site_addr;
     struct x86_vcpu_state *s = &c->env->s;
-    const struct x86_insn *in = &site->insn;
+    const struct x86_insn *in = site->insn;
     bool movs = (in->opcode & 0xfe) == 0xa4, down = (s->rflags & RFLAGS_DF) != 0;
     unsigned size = in->opcode & 1 ? in->opsize : 1;
     u64 src_base =

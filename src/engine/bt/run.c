@@ -103,6 +103,32 @@ void bt_update_mode(struct bt_vcpu *c)
     c->env->window = c->env->win[c->env->cls];
 }
 
+/* The same code may be known at another address: libraries are, in every process. */
+static struct bt_block *clone(struct bt_vcpu *c, u64 lin, u64 gpa, bool *full)
+{
+    struct bt_block *sibling = bt_cache_sibling(c->bt, gpa, bt_block_mode(c)), *b;
+
+    /* A block ends before a breakpoint, and those are addresses. */
+    if (c->debugging)
+        return NULL;
+    b = sibling ? bt_clone_block(c->bt, sibling, lin, full) : NULL;
+    c->stats.clones += b != NULL;
+    return b;
+}
+
+static void flush(struct bt_vcpu *c, bool clones_only)
+{
+    bt_exclusive_begin(c->bt, c);
+    if (clones_only) {
+        bt_cache_flush_clones(c->bt);
+        c->stats.clone_flushes++;
+    } else {
+        bt_cache_flush(c->bt);
+        c->stats.flushes++;
+    }
+    bt_exclusive_end(c->bt, c);
+}
+
 static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
 {
     struct bt_vm *bt = c->bt;
@@ -111,7 +137,7 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
     for (;;) {
         struct bt_block *b;
         struct bt_page *page;
-        bool full, stop, straddle;
+        bool full = false, clones_full = false, stop, straddle;
         u64 gpa;
         u8 *host;
 
@@ -135,8 +161,9 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
             __atomic_store_n(&page->translating, 1, __ATOMIC_SEQ_CST);
         }
         b = bt_cache_lookup(c, lin, gpa, bt_block_mode(c));
-        full = false;
         if (!b)
+            b = clone(c, lin, gpa, &clones_full);
+        if (!b && !clones_full)
             b = bt_translate_block(c, lin, gpa, host, &full);
         if (stop)
             bt_exclusive_end(bt, c);
@@ -144,12 +171,9 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
             __atomic_store_n(&page->translating, 0, __ATOMIC_SEQ_CST);
             host_mutex_unlock(&bt->lock);
         }
-        if (!full)
+        if (!full && !clones_full)
             return b;
-        bt_exclusive_begin(bt, c);
-        bt_cache_flush(bt);
-        bt_exclusive_end(bt, c);
-        c->stats.flushes++;
+        flush(c, clones_full);
     }
 }
 

@@ -202,5 +202,5 @@ void bt_stubs_build(struct bt_vm *bt)
     build_call(bt, &e, (u64)(uintptr_t)bt_help_string, CALL, &bt->call_string, &bt->string_ret,
                &bt->string_end);
     bt->stubs_end = rx(bt, &e);
-    bt->code_pos = e.p;
+    bt->space[BT_TRANSLATIONS].code = e.p;
 }

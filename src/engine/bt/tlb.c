@@ -104,6 +104,7 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
     if (!slot || (write && slot->readonly))
         return NULL;
     host = slot->host + (w->gpa - slot->gpa);
+    guest_mem_touch(slot, (gpa_t){w->gpa}, 1);
     c->stats.tlb_fills++;
     if (write) {
         struct bt_page *page = bt_page_of(c->bt, w->gpa, false);

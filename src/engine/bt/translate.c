@@ -15,12 +15,14 @@
 
 struct bt_interp_site *gen_new_site(struct gen *g)
 {
-    struct bt_interp_site *site = bt_arena_alloc(g->bt, sizeof(*site));
+    struct bt_interp_site *site = bt_arena_alloc(&g->bt->space[BT_TRANSLATIONS], sizeof(*site));
+    struct x86_insn *insn = bt_arena_alloc(&g->bt->space[BT_TRANSLATIONS], sizeof(*insn));
 
-    if (site) {
-        site->insn = *g->insn;
-        site->va = g->va;
-    }
+    if (!site || !insn)
+        return NULL;
+    *insn = *g->insn;
+    site->insn = insn;
+    site->va = g->va;
     return site;
 }
 
@@ -30,8 +32,8 @@ bool gen_site(struct gen *g, const u8 *stub)
 
     if (!site)
         return false;
-    emit_mov_imm(&g->e, H_R11, (u64)(uintptr_t)site);
-    emit_patch32(emit_call(&g->e), bt_rw(g->bt, stub));
+    gen_mov_record(g, H_R11, site, BT_RELOC_SITE, 0);
+    gen_call_stub(g, stub);
     return true;
 }
 
@@ -475,14 +477,15 @@ static unsigned decode_block(const struct bt_vm *bt, struct item *items, u64 lin
 static void gen_ibl_entry(struct gen *g, u64 va)
 {
     struct emit *e = &g->e;
-    const u8 *miss = bt_rw(g->bt, g->bt->exit_ibl);
 
     EMIT(e, 0x49, 0x89, 0xca); /* mov r10, rcx */
-    emit_mov_imm(e, H_RCX, -va);
+    EMIT(e, 0x48, 0xb9);       /* mov rcx, imm64 */
+    emit64(e, -va);
+    gen_reloc(g, e->p - 8, BT_RELOC_NEG_VA64, 0);
     EMIT(e, 0x4a, 0x8d, 0x0c, 0x19); /* lea rcx, [rcx + r11] */
     EMIT(e, 0xe3, 0x08);             /* jrcxz over mov and jmp */
     EMIT(e, 0x4c, 0x89, 0xd1);       /* mov rcx, r10 */
-    emit_patch32(emit_jmp(e), miss);
+    gen_jmp_stub(g, g->bt->exit_ibl);
     EMIT(e, 0x4c, 0x89, 0xd1);
 }
 
@@ -528,16 +531,16 @@ static void gen_tail(struct gen *g)
             continue;
         g->b->link[i].stub = (u32)(e->p - g->entry);
         emit_patch32(g->entry + g->b->link[i].jmp, e->p);
-        emit_mov_imm(e, H_R11, (u64)(uintptr_t)&g->b->link[i]);
-        emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_link));
+        gen_mov_record(g, H_R11, &g->b->link[i], BT_RELOC_LINK, i);
+        gen_jmp_stub(g, g->bt->exit_link);
     }
     if (g->b->len2) {
         g->b->via_ibl = (u32)(e->p - g->entry);
         gen_branch_far_page(g, g->b->va);
     }
     g->b->stale = (u32)(e->p - g->entry);
-    emit_mov_imm(e, H_R11, g->b->va);
-    emit_patch32(emit_jmp(e), bt_rw(g->bt, g->bt->exit_ibl));
+    gen_mov_va(g, H_R11, g->b->va);
+    gen_jmp_stub(g, g->bt->exit_ibl);
 }
 
 static bool gen_block(struct gen *g, const struct item *items, unsigned n)
@@ -549,10 +552,10 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
     while (((u64)(uintptr_t)g->e.p) & 15)
         emit8(&g->e, 0xcc);
     start = g->e.p;
+    b->ibl_entry = g->bt->code.rx + (start - g->bt->code.rw);
     gen_ibl_entry(g, b->va);
     b->flags_live_in = true;
     g->entry = g->e.p;
-    b->ibl_entry = g->bt->code.rx + (start - g->bt->code.rw);
     b->entry = g->bt->code.rx + (g->entry - g->bt->code.rw);
     for (i = 0; i < n; i++) {
         const struct item *it = &items[i];
@@ -604,7 +607,8 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
 /* A page-crossing block counts in both pages. */
 static bool add_twin(struct bt_vm *bt, struct bt_block *b, u64 gpa2, unsigned length)
 {
-    struct bt_block *t = bt_arena_alloc(bt, sizeof(*t));
+    struct bt_space *sp = &bt->space[BT_TRANSLATIONS];
+    struct bt_block *t = bt_arena_alloc(sp, sizeof(*t));
 
     if (!t || !bt_page_of(bt, gpa2, true))
         return false;
@@ -619,10 +623,28 @@ static bool add_twin(struct bt_vm *bt, struct bt_block *b, u64 gpa2, unsigned le
     return true;
 }
 
+/* Copies of 64-bit code of one page only: in 32-bit code addresses wrap, and a second page may be
+ * another one at another address. */
+static bool keep_relocs(struct gen *g)
+{
+    struct bt_block *b = g->b;
+    size_t size = g->nrelocs * sizeof(*b->reloc);
+
+    if (g->nrelocs > BT_RELOCS_MAX || g->word != 8 || b->len2)
+        return true;
+    b->reloc = bt_arena_alloc(&g->bt->space[BT_TRANSLATIONS], size);
+    if (!b->reloc)
+        return false;
+    memcpy(b->reloc, g->reloc, size);
+    b->nrelocs = (u16)g->nrelocs;
+    return true;
+}
+
 struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u8 *host, bool *full)
 {
     struct item items[BT_BLOCK_INSNS];
     struct bt_vm *bt = c->bt;
+    struct bt_space *sp = &bt->space[BT_TRANSLATIONS];
     struct gen g;
     struct bt_block *b;
     u32 mode = bt_block_mode(c);
@@ -637,13 +659,13 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
             return NULL;
         n = 1;
     }
-    if ((size_t)(bt->code_end - bt->code_pos) < 2 * BT_BLOCK_BYTES || bt->norder == bt->order_cap)
+    if (!bt_space_ready(bt, sp))
         goto full;
-    b = bt_arena_alloc(bt, sizeof(*b));
+    b = bt_arena_alloc(sp, sizeof(*b));
     if (!b)
         goto full;
     memset(b, 0, sizeof(*b));
-    b->map = bt_arena_alloc(bt, (n + 1) * sizeof(*b->map));
+    b->map = bt_arena_alloc(sp, (n + 1) * sizeof(*b->map));
     if (!b->map || !bt_page_of(bt, gpa, true))
         goto full;
     b->va = lin;
@@ -652,21 +674,21 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     memcpy(b->seen, seen, sizeof(seen));
     if (gpa2 && !add_twin(bt, b, gpa2, items[0].insn.length))
         goto full;
-    g.e = (struct emit){.p = bt->code_pos, .end = bt->code_end};
+    g.e = (struct emit){.p = sp->code_pos, .end = sp->code_end};
     g.c = c;
     g.bt = bt;
     g.b = b;
     g.ncold = 0;
+    g.nrelocs = 0;
     g.nlinks = BT_NEXITS;
     g.word = mode & BT_MODE_64 ? 8 : 4;
     g.shadow_next = false;
-    if (!gen_block(&g, items, n))
+    if (!gen_block(&g, items, n) || !keep_relocs(&g) || !bt_cache_insert(bt, sp, b))
         goto full;
-    bt->code_pos = g.e.p;
+    sp->code_pos = g.e.p;
     c->stats.blocks++;
     c->stats.guest_insns += n;
     c->stats.code_bytes += b->size;
-    bt_cache_insert(bt, b);
     return b;
 full:
     *full = true;
