@@ -18,7 +18,8 @@ static const struct command {
     const char *what; /* in the list of commands */
     const char *help; /* for trivisor help NAME; NULL: run's is longer */
 } commands[] = {
-    {"run", cmd_run, " [options]", "boot a kernel in a virtual machine", NULL},
+    {"run", cmd_run, " [DISK] [options]", "boot a disk image or a kernel in a virtual machine",
+     NULL},
     {"console", cmd_console, " [name]", "attach to a running machine, or list those that run",
      "Makes the terminal the console of the running machine NAME: its recent output is shown,\n"
      "then what comes. Several terminals may be at one console; all see it, all may type. The\n"
@@ -57,14 +58,17 @@ static void print_commands(void)
            "Runs virtual machines without privileges.\n\nCommands:\n");
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         printf("  %-10s%s\n", commands[i].name, commands[i].what);
-    printf("\nThe first boot: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
+    printf("\nThe first boot: trivisor run disk.img\n"
+           "            or: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
            "More: trivisor help COMMAND, trivisor doctor, man trivisor\n");
 }
 
 void print_run_help(FILE *out)
 {
-    fprintf(out, "Usage: trivisor run -k KERNEL [options]\n\n"
-                 "Boots a kernel in a virtual machine, its serial port on the terminal.\n\n"
+    fprintf(out, "Usage: trivisor run [DISK] [options]\n\n"
+                 "Boots a virtual machine, its serial port on the terminal: the kernel given with "
+                 "-k,\nor the one that is installed on the first disk. DISK is one more -d, the "
+                 "first.\n\n"
                  "Options:\n");
     config_print_help(out);
     fprintf(out, "\nKeys on the terminal:\n"

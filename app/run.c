@@ -125,8 +125,9 @@ int cmd_run(int argc, char **argv)
         config_print_dump(stdout);
         return 0;
     }
-    if (!r.cfg.kernel)
-        return failure("no kernel: give one with -k (a bzImage, PVH or Multiboot image)");
+    if (!r.cfg.kernel && !r.cfg.disk.n)
+        return failure("nothing to boot: give a disk image, or a kernel with -k (a bzImage, PVH or "
+                       "Multiboot image)");
     host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet ? LOG_ERROR : LOG_INFO);
     if (!r.cfg.check && (r.cfg.detach || (!strcmp(r.cfg.serial, "stdio") && isatty(STDIN_FILENO))))
         return front_run(run_machine, &r, r.cfg.detach);

@@ -153,8 +153,11 @@ int boot_place_initrd(struct boot *b, const char *path, u64 hi, u64 *addr, u64 *
 {
     struct image_file f;
     void *dst;
-    int r = image_open(&f, "initrd", path, b->ram, b->err, b->err_size);
+    int fd = b->initrd_fd, r;
 
+    b->initrd_fd = 0;
+    r = fd > 0 ? image_file_open_fd(&f, "initrd", path, fd, b->ram, b->err, b->err_size)
+               : image_file_open(&f, "initrd", path, b->ram, b->err, b->err_size);
     if (r)
         return r;
     *size = f.size;

@@ -21,6 +21,7 @@ struct boot {
     u64 rsdp; /* guest-physical, 0: none */
     const char *cmdline;
     const char *initrd;       /* file name (or Multiboot module list), NULL: none */
+    int initrd_fd;            /* > 0: the initrd itself, initrd is for messages; taken over */
     const char *kernel_name;  /* file name, for messages and Multiboot */
     struct x86_vcpu_state *s; /* RESET's state on entry, the start state on return */
     char *err;

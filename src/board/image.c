@@ -58,15 +58,22 @@ static int read_stream(struct image_file *f, u64 limit, char *err, size_t err_si
     }
 }
 
-int image_open(struct image_file *f, const char *what, const char *path, u64 limit, char *err,
-               size_t err_size)
+int image_file_open(struct image_file *f, const char *what, const char *path, u64 limit, char *err,
+                    size_t err_size)
+{
+    return image_file_open_fd(f, what, path, open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), limit,
+                              err, err_size);
+}
+
+int image_file_open_fd(struct image_file *f, const char *what, const char *path, int fd, u64 limit,
+                       char *err, size_t err_size)
 {
     struct stat st;
     int r = 0;
 
     memset(f, 0, sizeof(*f));
     f->name = path;
-    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    f->fd = fd;
     if (f->fd < 0 || fstat(f->fd, &st)) {
         r = -errno;
         snprintf(err, err_size, "cannot open %s %s: %s", what, path, strerror(-r));

@@ -52,16 +52,28 @@ out:
     return r;
 }
 
+static int load_file(struct boot *b, struct image_file *f)
+{
+    int r = image_load(f, b->err, b->err_size);
+
+    if (!r)
+        r = load_kernel_image(b, f->data, f->size);
+    image_close(f);
+    return r;
+}
+
 int load_kernel(struct boot *b, const char *path)
 {
     struct image_file f;
-    int r = image_open(&f, "kernel", path, b->ram, b->err, b->err_size);
+    int r = image_file_open(&f, "kernel", path, b->ram, b->err, b->err_size);
 
-    if (r)
-        return r;
-    r = image_load(&f, b->err, b->err_size);
-    if (!r)
-        r = load_kernel_image(b, f.data, f.size);
-    image_close(&f);
-    return r;
+    return r ? r : load_file(b, &f);
+}
+
+int load_kernel_fd(struct boot *b, const char *name, int fd)
+{
+    struct image_file f;
+    int r = image_file_open_fd(&f, "kernel", name, fd, b->ram, b->err, b->err_size);
+
+    return r ? r : load_file(b, &f);
 }

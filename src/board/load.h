@@ -9,6 +9,9 @@
  */
 int load_kernel(struct boot *b, const char *path);
 
+/* The same for a file that is open; takes fd over. name is for messages. */
+int load_kernel_fd(struct boot *b, const char *name, int fd);
+
 /* The same for an image in memory. */
 int load_kernel_image(struct boot *b, const u8 *buf, u64 n);
 

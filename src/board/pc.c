@@ -108,10 +108,24 @@ static int create_memory(struct pc *pc)
     return r ? fail(pc, "engine %s: memory: %s", pc->vm.engine->name, strerror(-r)) : 0;
 }
 
+/* Where the kernel comes from, when it is the disk. */
+static int read_boot_disk(struct pc *pc)
+{
+    const struct config *cfg = pc->cfg;
+
+    if (cfg->kernel)
+        return 0;
+    if (cfg->initrd)
+        return fail(pc, "-i: an initrd without a kernel; give that with -k");
+    return diskboot_read(&pc->diskboot, cfg->disk.item[0], cfg->append, cfg->memory,
+                         strcmp(cfg->sandbox, "off") != 0, pc->err, pc->err_size);
+}
+
 /* The kernel and what it is told, in memory and in *s. */
 static int load(struct pc *pc, struct x86_vcpu_state *s)
 {
     const struct config *cfg = pc->cfg;
+    struct diskboot *d = &pc->diskboot;
     struct e820_map map;
     struct boot b = {.mem = &pc->vm.mem,
                      .ram = cfg->memory,
@@ -128,7 +142,14 @@ static int load(struct pc *pc, struct x86_vcpu_state *s)
                         (unsigned)cfg->cpus);
     if (!b.rsdp)
         return fail(pc, "no room for the ACPI tables");
-    return load_kernel(&b, cfg->kernel);
+    if (cfg->kernel)
+        return load_kernel(&b, cfg->kernel);
+    log_debug("booting %s: %s", d->name, d->cmdline);
+    b.cmdline = d->cmdline;
+    b.kernel_name = d->name;
+    b.initrd = d->initrd > 0 ? "of the disk" : NULL;
+    b.initrd_fd = diskboot_take(&d->initrd);
+    return load_kernel_fd(&b, d->name, diskboot_take(&d->kernel));
 }
 
 /* All vCPUs are created in the state of RESET at one instant, so that their TSCs agree; the first
@@ -153,8 +174,11 @@ static int create_vcpus(struct pc *pc, struct x86_vcpu_state *s)
 static int build(struct pc *pc)
 {
     struct x86_vcpu_state *s = &pc->start;
-    int r = pc_open_shares(pc);
+    /* Helper processes are forked while there is little to copy, and no thread. */
+    int r = read_boot_disk(pc);
 
+    if (!r)
+        r = pc_open_shares(pc);
     if (!r)
         r = pc_open_nets(pc);
     if (!r)
@@ -329,5 +353,6 @@ void pc_destroy(struct pc *pc)
 {
     tear_down(pc);
     host_ram_free(&pc->ram);
+    diskboot_close(&pc->diskboot);
     free(pc);
 }

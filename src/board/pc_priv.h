@@ -3,6 +3,7 @@
 #ifndef TRIVISOR_BOARD_PC_PRIV_H
 #define TRIVISOR_BOARD_PC_PRIV_H
 
+#include "board/diskboot.h"
 #include "board/pc.h"
 #include "config/config.h"
 #include "core/backend.h"
@@ -19,6 +20,7 @@ struct pc {
     struct host_ram ram;
     const struct config *cfg;
     struct pc_ends ends;
+    struct diskboot diskboot; /* without -k */
     struct chardev *console;
     struct gdb_server *gdb; /* NULL: no --gdb */
     struct device *pm, *pci;

@@ -15,6 +15,7 @@ struct parser {
     char *err;
     size_t err_size;
     bool given[OPTIONS_MAX];
+    const char *image; /* the word that is no option */
 };
 
 static int fail(struct parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -189,6 +190,38 @@ static const struct option_row *find_letter(char letter)
     return NULL;
 }
 
+/* A word that is no option: the disk to boot from. It is checked as -d is. */
+static int set_image(struct parser *p, const char *word)
+{
+    const struct option_row *o = find_letter('d');
+    const char *wrong = o->check(word);
+
+    if (p->image)
+        return fail(p,
+                    "unexpected argument '%s': '%s' is the disk; more of them are given with -d, "
+                    "the kernel with -k",
+                    word, p->image);
+    if (wrong)
+        return fail(p, "'%s': %s", word, wrong);
+    p->image = word;
+    return 0;
+}
+
+/* Puts it before the disks given with -d. */
+static int add_image(struct parser *p)
+{
+    struct config_list *l = &p->c->disk;
+
+    if (!p->image)
+        return 0;
+    if (l->n == CONFIG_LIST_MAX)
+        return fail(p, "more than %d disks", CONFIG_LIST_MAX);
+    memmove(l->item + 1, l->item, l->n * sizeof(l->item[0]));
+    l->item[0] = p->image;
+    l->n++;
+    return 0;
+}
+
 /* One word of argv, with the next one at hand; *used: how many words it took. */
 static int parse_word(struct parser *p, const char *word, const char *next, int *used)
 {
@@ -197,8 +230,10 @@ static int parse_word(struct parser *p, const char *word, const char *next, int 
     char what[48];
 
     *used = 1;
-    if (word[0] != '-' || !word[1])
-        return fail(p, "unexpected argument '%s'; the kernel is given with -k", word);
+    if (word[0] != '-')
+        return set_image(p, word);
+    if (!word[1])
+        return fail(p, "unexpected argument '-'");
     if (word[1] == '-') {
         const char *name = word + 2;
         const char *eq = strchr(name, '=');
@@ -248,6 +283,9 @@ int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_
         if (c->help || c->dump_options)
             return 0;
     }
+    r = add_image(&p);
+    if (r)
+        return r;
     for (size_t i = 0; i < config_n_options; i++) {
         const struct option_row *o = &config_options[i];
         const char *value = o->env && !p.given[i] ? getenv(o->env) : NULL;

@@ -84,7 +84,7 @@ static void config__refuses_with_one_line(void **state)
                                         "--console-log 1K",
                                         "--detach=1",
                                         "--stats=1",
-                                        "stray",
+                                        "one two",
                                         "--",
                                         "-",
                                         "--kernel=",
@@ -131,6 +131,19 @@ static void config__reads_the_environment_last(void **state)
     assert_int_equal(parse(""), -EINVAL);
     assert_non_null(strstr(err, "TRIVISOR_ENGINE"));
     unsetenv("TRIVISOR_ENGINE");
+}
+
+static void config__a_word_is_the_first_disk(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("-d two a.img -m 64 -d three,ro"), 0);
+    assert_int_equal(c.disk.n, 3);
+    assert_string_equal(c.disk.item[0], "a.img");
+    assert_string_equal(c.disk.item[1], "two");
+    assert_string_equal(c.disk.item[2], "three,ro");
+    assert_int_not_equal(parse("a.img b.img"), 0);
+    assert_non_null(strstr(err, "b.img"));
+    assert_int_not_equal(parse(",format=raw"), 0);
 }
 
 static void config__memory_sizes(void **state)
@@ -198,6 +211,7 @@ int main(void)
         cmocka_unit_test(config__refuses_with_one_line),
         cmocka_unit_test(config__takes_what_a_serial_port_can_be),
         cmocka_unit_test(config__reads_the_environment_last),
+        cmocka_unit_test(config__a_word_is_the_first_disk),
         cmocka_unit_test(config__memory_sizes),
         cmocka_unit_test(config__the_table_is_sound),
         cmocka_unit_test(config__everything_printed_names_every_option),
