@@ -274,6 +274,41 @@ TEST(ldt__in_a_hole_or_nowhere)
     CHECK_EQ(t.cr2, VA + 8);
 }
 
+/* --- instructions of other machines --- */
+
+/* None of them is there for a guest, whatever the host has: the kernel of a confidential machine,
+ * AMD's MCOMMIT, Knights' multiply-add of four registers and its masks. */
+TEST(strangers__are_undefined)
+{
+    static const u8 code[][6] = {
+        {0x66, 0x0f, 0x01, 0xcc},             /* tdcall */
+        {0x66, 0x0f, 0x01, 0xcd},             /* seamret */
+        {0x66, 0x0f, 0x01, 0xce},             /* seamops */
+        {0x66, 0x0f, 0x01, 0xcf},             /* seamcall */
+        {0xf3, 0x0f, 0x01, 0xfa},             /* mcommit */
+        {0x62, 0xf2, 0x7f, 0x48, 0x9a, 0x00}, /* v4fmaddps */
+        {0xc4, 0xe1, 0x78, 0x41, 0xc0},       /* kand of Knights Corner */
+        {0xc4, 0xe1, 0x7b, 0xbb, 0xc0},       /* tzcnti */
+        {0xc4, 0xe2, 0x79, 0xe0, 0x01},       /* cmpoxadd */
+        {0xd5, 0x00, 0x01, 0xc0},             /* REX2 of APX */
+    };
+    u8 *p = page_alloc();
+
+    map(VA, (uptr)p, PTE_P | PTE_W);
+    for (unsigned i = 0; i < ARRAY_SIZE(code); i++) {
+        struct trap t;
+
+        memset(p, 0xc3, 16);
+        memcpy(p, code[i], sizeof(code[i]));
+        for (unsigned n = sizeof(code[i]); n-- > 4 && !p[n];)
+            p[n] = 0xc3;
+        TRY (&t)
+            __asm__ volatile("call *%0" ::"r"(VA), "a"(VA), "c"(VA)
+                             : "rdx", "r8", "r9", "r10", "r11", "memory", "cc");
+        CHECK_EQ(t.vector, V_UD);
+    }
+}
+
 /* --- soup --- */
 
 /* Random bytes as code in ring 3: any exception will do, only not silence. A timer ends loops. */

@@ -147,6 +147,10 @@ void gen_cold_paths(struct gen *g);
 /* --- group.c --- */
 void gen_find_groups(struct item *items, unsigned n);
 
+/* --- copy.c --- */
+/* May it be copied into host code, its operands replaced? */
+bool gen_may_copy(const struct x86_insn *in);
+
 /* --- gen_op.c
  * -----------------------------------------------------------------------------------------------
  */

@@ -118,13 +118,19 @@ static unsigned opcode_start(const struct x86_insn *in)
     return i;
 }
 
-/* Prefixes that keep their meaning: operand size, lock, repeat or mandatory. */
+/*
+ * Prefixes that keep their meaning: operand size, lock, repeat or mandatory. F2 and F3 on locked
+ * instructions and on one-byte opcodes are at most the hints XACQUIRE and XRELEASE (SDM 1 16.3.2):
+ * the guest is shown no transactions and must not begin one of ours.
+ */
 static void emit_prefixes(struct emit *e, const struct x86_insn *in, unsigned end)
 {
+    bool hint = (in->prefixes & X86_PFX_LOCK) || in->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+
     for (unsigned i = 0; i < end; i++) {
         u8 b = in->bytes[i];
 
-        if (b == 0x66 || b == 0xf0 || b == 0xf2 || b == 0xf3)
+        if (b == 0x66 || b == 0xf0 || (!hint && (b == 0xf2 || b == 0xf3)))
             emit8(e, b);
     }
 }
@@ -326,9 +332,6 @@ bool gen_generic_fits(const struct x86_insn *in)
     bool mem = in->mem.present && !in->mem.agen, high8 = false, rex = in->mem.present;
     u8 seen = 0;
 
-    /* What reaches memory by itself would reach the host's. */
-    if (in->hidden_mem)
-        return false;
     if (mem) {
         bool modrm = in->has_modrm && in->modrm < 0xc0;
 

@@ -47,6 +47,9 @@ static const struct {
 static enum vector_class classify(const struct x86_insn *insn, u64 *features)
 {
     *features = 0;
+    /* Lightweight profiling is listed with XOP: it works on the thread's own control block. */
+    if (insn->isa_set == ZYDIS_ISA_SET_LWP)
+        return VC_NONE;
     if (xsave_handler(insn->mnemonic))
         return VC_STATE;
     for (size_t i = 0; i < ARRAY_SIZE(extensions); i++) {
