@@ -182,6 +182,8 @@ static int build(struct pc *pc)
     if (!r)
         r = pc_open_nets(pc);
     if (!r)
+        r = pc_open_disks(pc); /* not for the eyes of the processes made above */
+    if (!r)
         r = create_engine(pc);
     if (!r)
         r = create_memory(pc);
@@ -272,6 +274,7 @@ static void tear_down(struct pc *pc)
         pc->console->close(pc->console);
     pc->console = NULL;
     pc_close_nets(pc);
+    pc_close_disks(pc);
 }
 
 static int exit_status(const struct vm *vm)

@@ -137,6 +137,8 @@ int pc_create_devices(struct pc *pc)
     if (!r)
         r = create_pci(pc, irq);
     if (!r)
+        r = pc_create_disks(pc);
+    if (!r)
         r = pc_create_nets(pc);
     if (!r)
         r = pc_create_virtio(pc);

@@ -13,6 +13,7 @@
 #define PC_NETS_MAX 8
 
 struct gdb_server;
+struct pc_disk;
 
 struct pc {
     struct vm vm;
@@ -33,12 +34,19 @@ struct pc {
         char name[8];
     } net[PC_NETS_MAX];
     unsigned nnets;
+    struct pc_disk *disk; /* pc_disk.c */
+    unsigned ndisks;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[256];            /* which engine, and why */
     char *err;                   /* while it is built */
     size_t err_size;
 };
 
+/* Opens the disks; makes their devices; closes them when no device uses them any more. 0, or -errno
+ * with one line in pc->err. */
+int pc_open_disks(struct pc *pc);
+int pc_create_disks(struct pc *pc);
+void pc_close_disks(struct pc *pc);
 /* Makes the virtio devices of pc_virtio.c. 0, or -errno with one line in pc->err. */
 int pc_create_virtio(struct pc *pc);
 /* Starts the servers of shared directories: before there are threads, or memory of the guest's that
