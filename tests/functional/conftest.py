@@ -158,9 +158,9 @@ def boot(program, kernel, initramfs):
 def batch(program, kernel, initramfs):
     """batch('command') runs it in a guest without a terminal; the finished process."""
 
-    def go(command, cpus=1, memory='256M', initrd=None, args=(), timeout=LIMIT * 2, **more):
+    def go(command, cpus=1, memory='256M', initrd=None, args=(), timeout=LIMIT * 2, append='', **more):
         argv = [program, 'run', '--engine', 'bt', '-k', kernel, '-i', initrd or initramfs, '-m', memory,
-                '-c', str(cpus), '-a', f'{APPEND} run="{command}"', *args]
+                '-c', str(cpus), '-a', f'{APPEND} {append} run="{command}"', *args]
         more.setdefault('stdin', subprocess.DEVNULL)
         return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               errors='replace', timeout=timeout, check=False, **more)
