@@ -59,7 +59,8 @@ struct blockdev_ops {
 /*
  * A network (src/backend/net). A frame on either side is a virtio_net_hdr_v1 of 12 bytes (virtio
  * 1.2 5.1.6: num_buffers is set by the receiving device) and an Ethernet frame, with what
- * segmentation and checksum offloads leave in it. All calls on the event loop, VM lock not held.
+ * segmentation and checksum offloads leave in it. All calls on the event loop, VM lock not held,
+ * but for send.
  */
 #define NETDEV_HDR_SIZE 12
 #define NETDEV_FRAME_MAX (65536 + 18) /* header not counted */
@@ -78,7 +79,7 @@ struct netdev {
     u16 mtu;         /* 0: says nothing about it */
     /* Set by the device. A frame may be had: call receive until it gives -EAGAIN. */
     void (*on_readable)(void *dev, unsigned queue);
-    /* Set by the device. After send gave -EAGAIN: try again. */
+    /* Set by the device. After want_writable: try to send again. */
     void (*on_writable)(void *dev, unsigned queue);
     /* Set by the device, may be NULL: the link went up or down. */
     void (*on_link)(void *dev, bool up);
@@ -86,9 +87,11 @@ struct netdev {
 };
 
 struct netdev_ops {
-    /* Takes one frame, header first. 0; -EAGAIN: not now, on_writable follows; other -errno: the
-     * frame is dropped. */
+    /* Takes one frame, header first. 0; -EAGAIN: not now; other -errno: the frame is dropped. On
+     * any thread, one call a queue at a time; it does not block. */
     int (*send)(struct netdev *n, unsigned queue, const struct host_iov *iov, unsigned niov);
+    /* After send gave -EAGAIN: on_writable is wanted, once. */
+    void (*want_writable)(struct netdev *n, unsigned queue);
     /* Puts one frame, header first, into iov. Its length; -EAGAIN: none there, on_readable follows;
      * -EMSGSIZE: it did not fit and was dropped; other -errno: the network is gone. */
     s64 (*receive)(struct netdev *n, unsigned queue, const struct host_iov *iov, unsigned niov);

@@ -116,52 +116,52 @@ def test_user_network(boot, image, on_host):
     assert g.poweroff() == 0
 
 
-def test_offloads_off(boot, image, on_host):
-    """A guest that takes nothing but plain frames, also in the middle of a connection."""
+def test_driver_restart(boot, image, on_host):
+    """The driver goes and comes back while data flows."""
     port = free_port()
     on_host('serve', port)
-    g = boot(initrd=image, append='virtio_net.gso=0 virtio_net.csum=0', args=['-n', 'user']).shell()
+    g = boot(cpus=2, initrd=image, args=['-n', 'user']).shell()
+    driver = '/sys/bus/virtio/drivers/virtio_net'
+    name = g.run('basename $(readlink -f /sys/class/net/eth0/device)')
+    for _ in range(2):
+        lease(g)
+        g.run(f'(net get 10.0.2.2 {port} 500; net put 10.0.2.2 {port} 500) >/tmp/out 2>&1 & sleep 0.3')
+        g.run(f'echo {name} >{driver}/unbind')
+        g.run('killall net; true')
+        g.run(f'echo {name} >{driver}/bind')
     lease(g)
     g.run(f'net get -c 10.0.2.2 {port} 8')
-    g.run(f'net put -c 10.0.2.2 {port} 8')
+    assert not trouble(g.run('dmesg'))
     assert g.poweroff() == 0
 
 
 def test_restricted(boot, image, on_host):
-    """restrict=on: nothing goes out, published ports work."""
+    """restrict=on: nothing goes out, published ports work. Its driver takes and gives plain frames only."""
     port, published = free_port(), free_port()
     on_host('serve', port)
-    g = boot(initrd=image, args=['-n', 'user,restrict=on', '-p', f'127.0.0.1:{published}:7']).shell()
+    g = boot(initrd=image, append='virtio_net.gso=0 virtio_net.csum=0',
+             args=['-n', 'user,restrict=on', '-p', f'127.0.0.1:{published}:7']).shell()
     lease(g)
     assert 'refused' in g.run(f'! net get 10.0.2.2 {port} 1')
     g.run('net serve 7 >/tmp/serve & sleep 0.2')
     wait_for(lambda: 'ready' in g.run('cat /tmp/serve'))
-    host_net('get', '-c', '127.0.0.1', published, 1)
+    host_net('get', '-c', '127.0.0.1', published, 8)
+    host_net('put', '-c', '127.0.0.1', published, 8)
+    # Frames of full size, and none bigger.
+    packets = int(g.run('cat /sys/class/net/eth0/statistics/rx_packets'))
+    received = int(g.run('cat /sys/class/net/eth0/statistics/rx_bytes'))
+    assert 1000 * packets < received <= 1514 * packets
     assert g.poweroff() == 0
 
 
-def test_end_of_helper(boot, image):
-    """Its process dies: the guest sees its link go down and lives on."""
-    g = boot(initrd=image, args=['-n', 'user']).shell()
-    lease(g)
-    helper, = children(g.child.pid)
-    assert g.run('cat /sys/class/net/eth0/carrier') == '1'
-    os.kill(helper, signal.SIGKILL)
-    wait_for(lambda: g.run('cat /sys/class/net/eth0/carrier') == '0')
-    g.run('! ping -c 1 -W 1 10.0.2.2')
-    assert 'net: the helper process has ended' in g.text()
-    assert g.poweroff() == 0
-
-
-@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_stays(boot, image, how):
+def test_nothing_stays(boot, image):
     """The program dies: its helper does, too, and the port is free."""
     published = free_port()
     g = boot(initrd=image, args=['-p', f'{published}:7']).shell()
     helper, = children(g.child.pid)
     with pytest.raises(OSError), socket.socket() as s:
         s.bind(('0.0.0.0', published))
-    os.kill(g.child.pid, how)
+    os.kill(g.child.pid, signal.SIGKILL)
     g.wait_end()
     wait_for(lambda: gone(helper))
     with socket.socket() as s:
@@ -169,8 +169,11 @@ def test_nothing_stays(boot, image, how):
         s.bind(('0.0.0.0', published))
 
 
-def test_helper_is_confined(boot, image):
-    g = boot(initrd=image, args=['-n', 'user']).shell()
+def test_helper(boot, image):
+    """Its rights are few; when it dies, the guest sees its link go down and lives on."""
+    g = boot(initrd=image, args=['-n', 'user,dns=10.0.2.9']).shell()
+    lease(g)
+    assert g.run('cat /etc/resolv.conf') == 'nameserver 10.0.2.9'
     helper, = children(g.child.pid)
     with open(f'/proc/{helper}/status', encoding='ascii') as f:
         status = dict(line.split(':\t', 1) for line in f if ':\t' in line)
@@ -184,14 +187,12 @@ def test_helper_is_confined(boot, image):
     fds = os.listdir(f'/proc/{helper}/fd')
     links = [os.readlink(f'/proc/{helper}/fd/{fd}') for fd in fds]
     assert sorted(links)[:2] == ['/dev/null', '/dev/null'] and len(links) == 4, links
-    assert g.poweroff() == 0
 
-
-def test_name_server(boot, image):
-    """The host's name servers answer under 10.0.2.3. Needs no name: any answer is one."""
-    g = boot(initrd=image, args=['-n', 'user,dns=10.0.2.9']).shell()
-    lease(g)
-    assert g.run('cat /etc/resolv.conf') == 'nameserver 10.0.2.9'
+    assert g.run('cat /sys/class/net/eth0/carrier') == '1'
+    os.kill(helper, signal.SIGKILL)
+    wait_for(lambda: g.run('cat /sys/class/net/eth0/carrier') == '0')
+    g.run('! ping -c 1 -W 1 10.0.2.2')
+    assert 'net: the helper process has ended' in g.text()
     assert g.poweroff() == 0
 
 
@@ -295,6 +296,8 @@ def test_tap_errors(may_tap, program, kernel):
         setpriv --reuid 65534 --clear-groups --bounding-set -all {one} tap=tap0 2>&1 || true''')
     lines = r.stdout.splitlines()
     assert len(lines) == 3 and all('--net tap=' in line for line in lines), r.stdout + r.stderr
-    assert 'several queues' in lines[1] and 'not permitted' in lines[2], r.stdout
+    assert 'several queues' in lines[1], r.stdout
+    # /dev/net/tun is everybody's on most hosts, the interface is not.
+    assert 'not permitted' in lines[2] or 'Permission denied' in lines[2], r.stdout
 
 

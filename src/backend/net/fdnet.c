@@ -69,33 +69,30 @@ static void on_events(void *opaque, u32 events)
         n->on_readable(n->dev, i);
 }
 
+/* On any thread. That the other end is gone is found by receiving. */
 static int send_frame(struct netdev *n, unsigned queue, const struct host_iov *iov, unsigned niov)
 {
     struct fdnet *f = of(n);
-    struct fdnet_queue *q = &f->queue[queue];
     const struct iovec *v = (const struct iovec *)(const void *)iov;
+    int fd = f->queue[queue].fd;
     ssize_t r;
 
-    if (f->gone)
-        return -EPIPE;
     if (f->socket) {
         struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = niov};
 
-        r = sendmsg(q->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+        r = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
     } else {
-        r = writev(q->fd, v, (int)niov);
+        r = writev(fd, v, (int)niov);
     }
-    if (r >= 0)
-        return 0;
-    if (errno == EAGAIN) {
-        q->want_out = true;
-        watch(q);
-        return -EAGAIN;
-    }
-    r = -errno;
-    if (f->socket && (r == -EPIPE || r == -ECONNRESET))
-        end(f);
-    return (int)r;
+    return r < 0 ? -errno : 0;
+}
+
+static void want_writable(struct netdev *n, unsigned queue)
+{
+    struct fdnet_queue *q = &of(n)->queue[queue];
+
+    q->want_out = true;
+    watch(q);
 }
 
 static s64 receive_socket(struct fdnet *f, int fd, const struct host_iov *iov, unsigned niov)
@@ -189,6 +186,7 @@ static void close_net(struct netdev *n)
 }
 
 static const struct netdev_ops fdnet_ops = {.send = send_frame,
+                                            .want_writable = want_writable,
                                             .receive = receive,
                                             .want_readable = want_readable,
                                             .set_offloads = set_offloads,

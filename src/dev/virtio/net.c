@@ -86,6 +86,8 @@ static void notify(struct virtio_device *d, unsigned q)
 
     if (q == n->control_queue && virtio_has(d, NET_F_CTRL_VQ))
         host_bh_schedule(&n->control);
+    else if (q / 2 < net_pairs(n) && q % 2)
+        net_pair_notify_tx(&n->pair[q / 2]);
     else if (q / 2 < net_pairs(n))
         host_bh_schedule(&n->pair[q / 2].work);
 }

@@ -60,9 +60,10 @@ struct net_pair {
     unsigned index;
     struct host_bh work;
     struct net_pool rx, tx; /* VM lock; the memory they name: also without it while busy */
-    bool rx_busy, tx_busy;  /* the loop works on the pool's memory; VM lock */
+    bool rx_busy, tx_busy;  /* somebody works on the pool's memory; VM lock */
     bool stale;             /* the device was reset: `held` is of before; VM lock */
-    bool tx_blocked;        /* the network takes nothing now; the loop's */
+    bool tx_blocked;        /* the network takes nothing now; VM lock */
+    bool tx_again;          /* the loop found a vCPU sending, which is to tell it; VM lock */
     u32 held;               /* bytes of a received frame that waits for buffers; the loop's */
     u8 frame[NETDEV_HDR_SIZE + NETDEV_FRAME_MAX]; /* that frame */
 };
@@ -100,6 +101,9 @@ u32 net_guest_offloads(u64 features);
 
 /* net_queue.c */
 void net_pair_init(struct net_pair *p, struct net *n, unsigned index);
+/* The driver notified the transmit queue. On a vCPU's thread, VM lock held, but maybe not all the
+ * while. */
+void net_pair_notify_tx(struct net_pair *p);
 /* The device is reset; VM lock held. */
 void net_pair_reset(struct net_pair *p);
 

@@ -8,6 +8,9 @@
 /* Frames a turn of the event loop: others want it too. */
 #define TURN 64
 #define TX_BATCH 32
+/* Frames a vCPU's thread sends itself, and their size. */
+#define DIRECT 4
+#define DIRECT_BYTES 2048
 #define FULL (NETDEV_HDR_SIZE + NETDEV_FRAME_MAX)
 #define ETH_HEADER 14
 
@@ -181,32 +184,30 @@ static bool send_pool(struct net_pair *p)
 
     p->tx_busy = true;
     vm_unlock(d->vm);
-    while (sent < pool->n && !p->tx_blocked) {
-        if (send_chain(p, &pool->chain[pool->first + sent], features) == -EAGAIN)
-            p->tx_blocked = true;
-        else
-            sent++;
-    }
+    while (sent < pool->n && send_chain(p, &pool->chain[pool->first + sent], features) != -EAGAIN)
+        sent++;
     vm_lock(d->vm);
     p->tx_busy = false;
     if (!still_ours(p, pool, tx_queue(p)))
         return false;
+    p->tx_blocked = sent < pool->n;
     while (sent--)
         pool_push(p, pool, tx_queue(p), 0);
     return true;
 }
 
-/* true: there is more. */
+/* Event loop. true: there is more. */
 static bool transmit(struct net_pair *p)
 {
     struct virtio_device *d = &p->net->virtio;
     unsigned q = tx_queue(p);
-    bool more = false;
+    bool more = false, blocked;
 
     vm_lock(d->vm);
-    if (usable(p))
+    p->tx_again = p->tx_busy;
+    if (usable(p) && !p->tx_busy)
         virtq_want_notify(d, q, false);
-    for (unsigned turn = 0; usable(p) && !p->tx_blocked; turn++) {
+    for (unsigned turn = 0; usable(p) && !p->tx_busy; turn++) {
         if (turn == TURN / TX_BATCH) {
             more = true;
             break;
@@ -217,13 +218,44 @@ static bool transmit(struct net_pair *p)
             if (!virtq_want_notify(d, q, true))
                 break;
             virtq_want_notify(d, q, false);
-        } else if (!send_pool(p)) {
+        } else if (!send_pool(p) || p->tx_blocked) {
             break;
         }
     }
     virtq_signal(d, q);
+    blocked = p->tx_blocked;
     vm_unlock(d->vm);
+    if (blocked)
+        p->net->backend->ops->want_writable(p->net->backend, p->index);
     return more;
+}
+
+/*
+ * A few small frames are sent right here: handing them to the loop's thread costs more than sending
+ * them, and what they acknowledge or ask for waits. Big ones, and what comes while somebody else
+ * sends or the network is full, are the loop's.
+ */
+void net_pair_notify_tx(struct net_pair *p)
+{
+    struct virtio_device *d = &p->net->virtio;
+    unsigned q = tx_queue(p);
+
+    if (p->tx_busy || p->tx_blocked || p->tx.n) {
+        host_bh_schedule(&p->work);
+        return;
+    }
+    virtq_want_notify(d, q, false);
+    for (unsigned i = 0; i < DIRECT && pool_take(p, &p->tx, q); i++)
+        if (p->tx.chain[p->tx.first + i].out_len > DIRECT_BYTES) {
+            host_bh_schedule(&p->work);
+            return;
+        }
+    if (p->tx.n && !send_pool(p))
+        return;
+    virtq_signal(d, q);
+    if (p->tx_again || p->tx_blocked || virtq_want_notify(d, q, true))
+        host_bh_schedule(&p->work);
+    p->tx_again = false;
 }
 
 /* --- to the guest --------------------------------------------------------------------------------
@@ -416,7 +448,6 @@ static void on_writable(void *dev, unsigned queue)
 {
     struct net_pair *p = &((struct net *)dev)->pair[queue];
 
-    p->tx_blocked = false;
     if (transmit(p))
         host_bh_schedule(&p->work);
 }
