@@ -93,6 +93,40 @@ static int put_messages(const char *dir)
     return bad;
 }
 
+/* A TCP SYN over IPv4, one over IPv6, a datagram, all to be checksummed by us. */
+static int put_frames(const char *dir)
+{
+    static const u8 tcp[] = {0x9c, 0x40, 0,    80,   0, 0, 0, 1, 0, 0, 0,    0,
+                             0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 0x05, 0xb4};
+    static const u8 udp[] = {0x9c, 0x40, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4};
+    static const u8 ip4[] = {0x45, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 10, 0, 2, 15, 10, 0, 2, 2};
+    int bad = 0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        const u8 *l4 = i == 2 ? udp : tcp;
+        unsigned n = i == 2 ? sizeof(udp) : sizeof(tcp), ip = i == 1 ? 40 : 20;
+
+        memset(image, 0, 200);
+        image[0] = 1; /* needs a checksum, from here */
+        image[6] = (u8)(14 + ip);
+        image[8] = i == 2 ? 6 : 16;
+        image[12 + 12] = i == 1 ? 0x86 : 0x08;
+        image[12 + 13] = i == 1 ? 0xdd : 0x00;
+        if (i == 1) {
+            image[26] = 0x60;
+            image[31] = (u8)n;
+            image[32] = 6;
+        } else {
+            memcpy(image + 26, ip4, sizeof(ip4));
+            image[29] = (u8)(20 + n);
+            image[35] = i == 2 ? 17 : 6;
+        }
+        memcpy(image + 26 + ip, l4, n);
+        bad |= put(dir, "net", i, image, 26 + ip + n);
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0;
@@ -101,6 +135,7 @@ int main(int argc, char **argv)
         return 2;
     mkdir(argv[1], 0777);
     bad |= put_messages(argv[1]);
+    bad |= put_frames(argv[1]);
     bad |= put(argv[1], "loaders", 0, image, make_bzimage(image));
     bad |= put(argv[1], "loaders", 1, image, make_pvh_elf(image, false));
     bad |= put(argv[1], "loaders", 2, image, make_pvh_elf(image, true));
