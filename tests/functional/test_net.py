@@ -52,9 +52,16 @@ def host_net(*args):
     return r.stdout
 
 
-def children(pid):
-    with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as f:
-        return [int(c) for c in f.read().split()]
+def helper_of(pid):
+    """The process of a user-mode network below pid."""
+    pids = [pid]
+    for p in pids:
+        with open(f'/proc/{p}/comm', encoding='ascii') as f:
+            if f.read().strip() == 'trivisor-net':
+                return p
+        with open(f'/proc/{p}/task/{p}/children', encoding='ascii') as f:
+            pids += [int(c) for c in f.read().split()]
+    raise AssertionError('there is no helper process')
 
 
 def wait_for(condition, seconds=20):
@@ -158,7 +165,7 @@ def test_nothing_stays(boot, image):
     """The program dies: its helper does, too, and the port is free."""
     published = free_port()
     g = boot(initrd=image, args=['-p', f'{published}:7']).shell()
-    helper, = children(g.child.pid)
+    helper = helper_of(g.child.pid)
     with pytest.raises(OSError), socket.socket() as s:
         s.bind(('0.0.0.0', published))
     os.kill(g.child.pid, signal.SIGKILL)
@@ -174,7 +181,7 @@ def test_helper(boot, image):
     g = boot(initrd=image, args=['-n', 'user,dns=10.0.2.9']).shell()
     lease(g)
     assert g.run('cat /etc/resolv.conf') == 'nameserver 10.0.2.9'
-    helper, = children(g.child.pid)
+    helper = helper_of(g.child.pid)
     with open(f'/proc/{helper}/status', encoding='ascii') as f:
         status = dict(line.split(':\t', 1) for line in f if ':\t' in line)
     assert status['Name'].strip() == 'trivisor-net'
