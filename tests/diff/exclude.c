@@ -88,6 +88,8 @@ const char *exclude_reason(const struct x86_insn *in)
         (in->mnemonic == ZYDIS_MNEMONIC_LAR || in->mnemonic == ZYDIS_MNEMONIC_LSL ||
          in->mnemonic == ZYDIS_MNEMONIC_VERR || in->mnemonic == ZYDIS_MNEMONIC_VERW))
         return "the host's descriptors are not the CPU's";
+    if (policy.paravirtual && in->mem.present && (in->mem.seg == X86_FS || in->mem.seg == X86_GS))
+        return "the host now and then loses the base";
     if (evex_rsp(in))
         return "the host CPU may read a stale RSP";
     switch (in->mnemonic) {

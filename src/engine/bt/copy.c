@@ -220,8 +220,10 @@ static bool operand_copies(const struct x86_insn *in, const struct x86_op *op)
     case X86_OP_MASK:
         return true;
     case X86_OP_MEM:
-        /* Masked elements must not fault. */
-        return in->encoding != X86_ENC_EVEX || !in->mask;
+        /* Masked elements must not fault. Those of a load may be read all the same once the whole
+         * operand is known to be readable; where it is not, the interpreter looks at each. A store
+         * would mark pages dirty that it leaves alone. */
+        return in->encoding != X86_ENC_EVEX || !in->mask || !op->write;
     case X86_OP_OTHER:
         /* x87 control and status words. */
         return in->category == ZYDIS_CATEGORY_X87_ALU;
