@@ -13,6 +13,7 @@
 
 #include "core/host.h"
 
+#define HUGE_FROM (4u << 20)
 #define ALT_STACK_SIZE (64 * 1024)
 #define KICK_SIGNAL SIGUSR1
 
@@ -24,6 +25,9 @@ void *host_zalloc(u64 size)
 
     if (p == MAP_FAILED)
         return NULL;
+    /* Look-ups in large tables miss the TLB each time with small pages. */
+    if (size >= HUGE_FROM)
+        madvise(p, size + 4096, MADV_HUGEPAGE);
     memcpy(p, &size, sizeof(size));
     return p + 4096;
 }

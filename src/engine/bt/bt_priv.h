@@ -215,33 +215,35 @@ struct bt_range {
 };
 
 struct bt_block {
-    struct bt_block *page_next; /* blocks of the same guest page */
-    u64 va;                     /* guest address of the first instruction */
+    /* What a look-up reads lies in one cache line. */
+    u64 va; /* guest address of the first instruction */
     u64 gpa;
     u32 mode;
+    u16 guest_len; /* bytes of guest code in the first page */
     /* One instruction that goes on in the next page has a block of its own; `twin` stands for it in
      * that page's list. */
-    u64 gpa2;              /* guest-physical address of the second page */
-    u16 len2;              /* bytes in it; 0: all in one page */
-    struct bt_block *twin; /* in the twin: the block itself */
-    u32 via_ibl;   /* offset from entry of a jump through the branch-target table, for len2 */
-    u16 guest_len; /* bytes of guest code in the first page */
+    u16 len2;      /* bytes in the second page; 0: all in one page */
+    u8 *entry;     /* executable view: the body */
+    u8 *ibl_entry; /* executable view: checks r11 == va first */
+    u32 size;      /* all bytes from ibl_entry */
+    u32 hot_size;  /* bytes of the body from entry; cold code follows */
+    struct bt_map *map;
     u16 nmap;
-    u16 ninsns;              /* guest instructions */
-    struct bt_range seen[2]; /* code of the same page that it was translated in view of (flags) */
-    u8 *entry;               /* executable view: the body */
-    u8 *ibl_entry;           /* executable view: checks r11 == va first */
-    u32 hot_size;            /* bytes of the body from entry; cold code follows */
-    u32 size;                /* all bytes from ibl_entry */
-    u32 stale; /* offset from entry of the code that an invalidated block's entry jumps to */
+    u16 ninsns; /* guest instructions */
     bool dead;
     bool flags_live_in;
-    u64 target; /* for BT_MAP_DIRECT */
-    struct bt_link link[BT_NLINKS];
-    struct bt_link *in_links; /* jumps chained to this block */
-    struct bt_map *map;
-    struct bt_reloc *reloc; /* NULL: it cannot be cloned */
     u16 nrelocs;
+
+    u64 gpa2;                   /* guest-physical address of the second page */
+    struct bt_block *twin;      /* in the twin: the block itself */
+    struct bt_block *page_next; /* blocks of the same guest page */
+    u32 via_ibl; /* offset from entry of a jump through the branch-target table, for len2 */
+    u32 stale;   /* offset from entry of the code that an invalidated block's entry jumps to */
+    struct bt_range seen[2];  /* code of the same page that it was translated in view of (flags) */
+    u64 target;               /* for BT_MAP_DIRECT */
+    struct bt_link *in_links; /* jumps chained to this block */
+    struct bt_reloc *reloc;   /* NULL: it cannot be cloned */
+    struct bt_link link[BT_NLINKS];
 };
 
 /* An instruction the interpreter runs in the middle or at the end of a block. */

@@ -64,8 +64,11 @@ void *bt_arena_alloc(struct bt_space *sp, size_t size)
     u8 *p = sp->arena_pos;
     u64 n;
 
+    /* Records of a cache line and more, blocks, begin with one. */
+    if (size >= 64)
+        p = (u8 *)(uintptr_t)align_up((u64)(uintptr_t)p, 64);
     size = (size + 15) & ~(size_t)15;
-    if (size > (size_t)(sp->arena_end - p))
+    if (p > sp->arena_end || size > (size_t)(sp->arena_end - p))
         return NULL;
     sp->arena_pos = p + size;
     n = next_piece(sp->arena_pos, &sp->arena_ready, sp->arena_end, 0);
