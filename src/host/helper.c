@@ -1,32 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Helper processes, and descriptors nobody meant us to have. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "core/sandbox.h"
 
-/* Above these, inherited descriptors would have to be listed in /proc; nobody has that many. */
+/* Those above are closed at once. */
 #define NOTED_FDS 4096
 
 static u64 inherited[NOTED_FDS / 64];
 
 void host_note_inherited_fds(void)
 {
-    struct rlimit lim;
-    int n = NOTED_FDS;
+    DIR *d = opendir("/proc/self/fd");
+    const struct dirent *e;
 
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < NOTED_FDS)
-        n = (int)lim.rlim_cur;
-    for (int fd = STDERR_FILENO + 1; fd < n; fd++)
+    while (d && (e = readdir(d)) != NULL) {
+        int fd = atoi(e->d_name);
+
+        if (fd > STDERR_FILENO && fd < NOTED_FDS && fd != dirfd(d))
+            inherited[fd / 64] |= BIT64(fd % 64);
+    }
+    /* Without /proc: ask for each. */
+    for (int fd = STDERR_FILENO + 1; !d && fd < NOTED_FDS; fd++)
         if (fcntl(fd, F_GETFD) >= 0)
             inherited[fd / 64] |= BIT64(fd % 64);
+    if (d)
+        closedir(d);
     close_range(NOTED_FDS, UINT32_MAX, 0);
 }
 
