@@ -349,6 +349,54 @@ def test_processors(machine, mode):
     assert '5 passed, 0 failed' in m.console()
 
 
+def test_32_bit_code(machine):
+    guest = GUEST.replace('stub', 'prot32')
+    m = machine(options=',wait,arch=i386', kernel=guest)
+    m.gdb('''
+        run('break run_tests')
+        go()
+        assert here() == 'run_tests' and last == 'break', last
+        assert gdb.selected_frame().architecture().name() == 'i386'
+        text = run('info registers')
+        assert 'eip' in text and 'rip' not in text, text
+        assert value('$cr0') & 1 and not value('$efer') & 0x400
+        run('set $eax = 0x12345678')
+        assert value('$ax') == 0x5678
+        for i in range(10):
+            go('step')
+            assert last == 'step', last
+        run('awatch *(int *)%d' % (value('$esp') - 4))
+        go()
+        assert last == 'awatch', last
+        run('delete')
+        go()
+        assert last == 'exited', last
+    ''', symbols=guest + '.elf')
+    assert m.wait() == 1
+
+
+@MODES
+def test_16_bit_code(machine, mode):
+    """Breakpoints are at linear addresses; the program counter is IP."""
+    m = machine('--bt-mode', mode, cpus=2)
+    m.gdb('''
+        run('hbreak *0x2000')    # ap_start16
+        go()
+        assert last == 'step', last   # gdb knows of no breakpoint at IP: a plain SIGTRAP
+        assert value('$_thread') == 2 and value('$cs') == 0x200 and value('$pc') == 0, last
+        assert not value('$cr0') & 1
+        run('delete')
+        for i in range(3):
+            run('stepi')
+        assert value('$pc') > 0 and value('$cs') == 0x200
+        run('set $ds = 0x1234')
+        assert '12340' in run('monitor regs')
+        run('set $ds = 0')
+        go()
+    ''', timeout=LIMIT)
+    m.wait()
+
+
 def packet(s, data):
     s.sendall(b'$%s#%02x' % (data, sum(data) & 255))
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes what the fuzzers start from to DIR/loaders, DIR/options, DIR/share and DIR/bootdisk. */
+/* Writes what the fuzzers start from to DIR/loaders, DIR/options, DIR/gdb, DIR/share and
+ * DIR/bootdisk. */
 #include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,24 @@ static int put_disks(const char *dir)
                  dir, tree, makes[i], i);
         bad |= system(command) != 0;
     }
+    return bad;
+}
+
+/* What gdb says, in the form fuzz-gdb takes: lines without frames, and the stream itself. */
+static int put_packets(const char *dir)
+{
+    static const char *const s[] = {
+        "\x04qSupported:swbreak+;hwbreak+\nHg0\n?\nqfThreadInfo\nqXfer:features:read:target.xml:0,"
+        "400"
+        "\ng\nm1000,40\nZ0,1000,1\nvCont;c\nz0,1000,1\nvCont;r1000,1010:1;c\nD",
+        "\x02p1\nP1=0100000000000000\nM1000,2:4141\nX1000,1:a\nZ2,2000,8\nvCont;s:2\nk",
+        "\x08qRcmd,72656773\nqqemu.PhyMemMode\nQqemu.PhyMemMode:1\nQqemu.sstep=1\nvKill;1\nT1\nHc-"
+        "1",
+        "\x01+$QStartNoAckMode#b0+$qC#b4$m0,4#fd\x03-"};
+    int bad = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(s); i++)
+        bad |= put(dir, "gdb", i, s[i], strlen(s[i]));
     return bad;
 }
 
@@ -136,6 +155,7 @@ int main(int argc, char **argv)
     mkdir(argv[1], 0777);
     bad |= put_messages(argv[1]);
     bad |= put_frames(argv[1]);
+    bad |= put_packets(argv[1]);
     bad |= put(argv[1], "loaders", 0, image, make_bzimage(image));
     bad |= put(argv[1], "loaders", 1, image, make_pvh_elf(image, false));
     bad |= put(argv[1], "loaders", 2, image, make_pvh_elf(image, true));

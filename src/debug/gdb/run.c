@@ -26,7 +26,9 @@ static void add_reason(struct gdb_session *g)
     switch (g->stop.reason) {
     case DEBUG_STOP_BREAK:
         at = find_break(g, g->stop.addr);
-        if (at < 0)
+        /* A reason that the program counter does not bear out, as in segmented code, makes gdb
+         * go on in silence. */
+        if (at < 0 || g->stop_pc != g->stop.addr)
             break;
         if ((g->brk[at].types & 2) && g->hwbreak)
             gdb_out_text(&g->out, "hwbreak:;");
@@ -71,10 +73,12 @@ static void stop_at(struct gdb_session *g, unsigned cpu, unsigned signal)
 void gdb_stopped(void *opaque, struct vcpu *v)
 {
     struct gdb_session *g = opaque;
+    struct x86_vcpu_state s;
 
     stop_at(g, v->id, v->stop.reason == DEBUG_STOP_DEAD ? SIGNAL_ABRT : SIGNAL_TRAP);
     g->stop = v->stop;
-    g->stop_known = true;
+    g->stop_known = !g->c.vm->engine->get_state(v, &s);
+    g->stop_pc = s.rip;
     g->waiting = false;
     gdb_send_stop(g);
 }
@@ -82,7 +86,7 @@ void gdb_stopped(void *opaque, struct vcpu *v)
 /* The vCPU shown after an interrupt: one that was doing something. */
 static unsigned busy_cpu(struct gdb_session *g)
 {
-    static struct x86_vcpu_state s; /* too large for a stack; the event loop's thread only */
+    struct x86_vcpu_state s;
 
     for (unsigned i = 0; i < g->c.vm->nvcpus; i++)
         if (!g->c.vm->engine->get_state(g->c.vm->vcpu[i], &s) && s.activity == X86_RUNNING)

@@ -29,6 +29,7 @@ struct gdb_session {
     unsigned stop_cpu, stop_signal;
     struct debug_stop stop;
     bool stop_known; /* `stop` says why */
+    u64 stop_pc;
     /* Breakpoints and what gdb calls them: to the engine all are the same. */
     unsigned nbreaks;
     struct {

@@ -115,10 +115,10 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
                 return NULL;
             return host;
         }
-        if (bt_canonical(c, lin) && !bt_page_watched(c->bt, lin, true))
+        if (bt_canonical(c, lin) && likely(!c->bt->nwatches || !bt_page_watched(c->bt, lin, true)))
             insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), true, w);
     }
-    if (bt_canonical(c, lin) && !bt_page_watched(c->bt, lin, false))
+    if (bt_canonical(c, lin) && likely(!c->bt->nwatches || !bt_page_watched(c->bt, lin, false)))
         insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), false, w);
     return host;
 }

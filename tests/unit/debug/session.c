@@ -317,6 +317,7 @@ static void session__points(void **state)
     assert_int_equal(mach->points.nwatches, 2);
 
     nsent = 0;
+    mach->cpu[0].s.rip = 0x1000;
     vcpu_debug_stopped(&mach->cpu[0].v,
                        &(struct debug_stop){.reason = DEBUG_STOP_BREAK, .addr = 0x1000});
     fake_settle();
