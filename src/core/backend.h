@@ -113,6 +113,8 @@ struct netdev_ops {
 #define SHAREDEV_REQUEST_MAX (40 + 40 + SHAREDEV_DATA_MAX) /* fuse_in_header, fuse_write_in */
 #define SHAREDEV_REPLY_MAX (16 + SHAREDEV_DATA_MAX)        /* fuse_out_header */
 
+#define SHAREDEV_SMALL 4096u
+
 struct sharedev {
     const struct sharedev_ops *ops;
     const char *tag; /* what the guest calls it: 1 to 36 bytes */
@@ -122,6 +124,9 @@ struct sharedev_ops {
     /* Sends one request, which is read once. One thread at a time; blocks. 0, or -ENOTCONN: there
      * is no server any more. */
     int (*send)(struct sharedev *s, const struct host_iov *iov, unsigned n);
+    /* As send, of at most SHAREDEV_SMALL bytes and without blocking: -EAGAIN, and nothing was sent.
+     */
+    int (*try_send)(struct sharedev *s, const struct host_iov *iov, unsigned n);
     /* Fills iov from the stream of replies, likewise, apart from send. */
     int (*receive)(struct sharedev *s, const struct host_iov *iov, unsigned n);
     /* Calls of the two that are in progress, and all further ones, give -ENOTCONN. Any thread. */

@@ -2,12 +2,10 @@
 /* Operations on the contents of files. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "backend/share/message.h"
 #include "backend/share/share_priv.h"
 
 /*
@@ -96,35 +94,21 @@ static struct handle *get_file_to_change(fuse_req_t req, const struct fuse_file_
     return NULL;
 }
 
-/* One a thread of the server, which lives as long as it. */
-static char *transfer_buffer(void)
-{
-    static __thread char *buffer;
-
-    if (!buffer)
-        buffer = malloc(SHAREDEV_DATA_MAX);
-    return buffer;
-}
-
 static void do_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                     struct fuse_file_info *fi)
 {
     struct share_server *s = server_of(req);
     struct handle *h = get_file(req, fi);
-    char *buffer;
     ssize_t n;
 
     (void)ino;
     if (!h)
         return;
-    buffer = transfer_buffer();
-    n = buffer ? pread(h->fd, buffer, size, off) : -1;
-    if (!buffer)
-        reply_status(req, -ENOMEM);
-    else if (n < 0)
+    n = pread(h->fd, share_buffer, size, off); /* message.c has looked at size */
+    if (n < 0)
         reply_status(req, -errno);
     else
-        fuse_reply_buf(req, buffer, (size_t)n);
+        fuse_reply_buf(req, share_buffer, (size_t)n);
     handle_put(s->handles, h);
 }
 

@@ -84,10 +84,9 @@ int handle_add(struct handle_table *t, int fd, enum handle_kind kind, u64 *fh)
 
 static struct handle *find(struct handle_table *t, u64 fh, enum handle_kind kind)
 {
-    struct handle *h = &t->slot[(u32)fh];
+    struct handle *h = (u32)fh < t->max ? &t->slot[(u32)fh] : NULL;
 
-    if ((u32)fh >= t->max || h->fd < 0 || h->closing || h->kind != kind ||
-        h->generation != fh >> 32)
+    if (!h || h->fd < 0 || h->closing || h->kind != kind || h->generation != fh >> 32)
         return NULL;
     return h;
 }

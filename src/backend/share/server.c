@@ -30,6 +30,8 @@ struct server {
     bool begun; /* INIT was answered; session_lock */
 };
 
+__thread char *share_buffer;
+
 /* The request this thread is at. */
 static __thread struct {
     u64 unique;
@@ -277,8 +279,10 @@ void server_run(struct server *s)
     void *m = malloc(SHAREDEV_REQUEST_MAX);
     size_t len;
 
-    while (m && (len = receive_request(s, m)) != 0)
+    share_buffer = malloc(SHAREDEV_DATA_MAX);
+    while (m && share_buffer && (len = receive_request(s, m)) != 0)
         handle_request(s, m, len);
+    free(share_buffer);
     free(m);
 }
 

@@ -234,6 +234,22 @@ static int share_send(struct sharedev *d, const struct host_iov *iov, unsigned n
     return transfer(container_of(d, struct share, dev), iov, n, true);
 }
 
+/* The kernel takes so little in one piece or not at all. */
+static int share_try_send(struct sharedev *d, const struct host_iov *iov, unsigned n)
+{
+    struct share *s = container_of(d, struct share, dev);
+    struct iovec piece[HOST_IOV_MAX];
+    struct msghdr m = {.msg_iov = piece, .msg_iovlen = skip(iov, n, 0, piece)};
+    ssize_t r;
+
+    do
+        r = sendmsg(s->socket, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (r < 0 && errno == EINTR);
+    if (r >= 0)
+        return 0;
+    return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : gone(s);
+}
+
 static int share_receive(struct sharedev *d, const struct host_iov *iov, unsigned n)
 {
     return transfer(container_of(d, struct share, dev), iov, n, false);
@@ -260,6 +276,7 @@ static void share_close(struct sharedev *d)
 
 static const struct sharedev_ops share_ops = {
     .send = share_send,
+    .try_send = share_try_send,
     .receive = share_receive,
     .shutdown = share_shutdown,
     .close = share_close,

@@ -14,6 +14,9 @@
  * changes meanwhile is seen that late. */
 #define SHARE_TIMEOUT 1.0
 
+/* Room for the data of one reply, SHAREDEV_DATA_MAX bytes: one of each thread that serves. */
+extern __thread char *share_buffer;
+
 struct share_server {
     struct node_table *nodes;
     struct handle_table *handles;

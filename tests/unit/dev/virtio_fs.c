@@ -25,10 +25,12 @@ static struct {
     struct sharedev share;
     bool shut, closed;
     /* What the device sent: the last request, and how many. */
-    u8 sent[4096];
+    u8 sent[8192] __attribute__((aligned(8)));
     size_t sent_len;
     unsigned nsent;
+    u64 first; /* the first one's number */
     int send_error;
+    bool busy; /* nothing can be sent without blocking */
     /* What the server has to say. */
     u8 reply[8192];
     size_t reply_len, reply_at;
@@ -84,8 +86,19 @@ static int fake_send(struct sharedev *s, const struct host_iov *iov, unsigned n)
         memcpy(t.sent + t.sent_len, iov[i].base, iov[i].len);
         t.sent_len += iov[i].len;
     }
-    t.nsent++;
+    if (!t.nsent++)
+        t.first = ((struct fuse_in_header *)(void *)t.sent)->unique;
     return 0;
+}
+
+static int fake_try_send(struct sharedev *s, const struct host_iov *iov, unsigned n)
+{
+    size_t len = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        len += iov[i].len;
+    assert_true(len <= SHAREDEV_SMALL);
+    return t.busy ? -EAGAIN : fake_send(s, iov, n);
 }
 
 static int fake_receive(struct sharedev *s, const struct host_iov *iov, unsigned n)
@@ -124,8 +137,11 @@ static void fake_close(struct sharedev *s)
     t.closed = true;
 }
 
-static const struct sharedev_ops ops = {
-    .send = fake_send, .receive = fake_receive, .shutdown = fake_shutdown, .close = fake_close};
+static const struct sharedev_ops ops = {.send = fake_send,
+                                        .try_send = fake_try_send,
+                                        .receive = fake_receive,
+                                        .shutdown = fake_shutdown,
+                                        .close = fake_close};
 
 static const struct fuse_in_header *sent(void)
 {
@@ -260,8 +276,10 @@ static void fs__carries_requests_and_replies_in_every_mode(void **state)
         }
         start(m);
         for (unsigned i = 0; i < 200; i++) {
-            struct call c = call(1, FUSE_LOOKUP, 1000 + i, "name", 64);
+            struct call c;
 
+            t.busy = i % 3 == 0;
+            c = call(1, FUSE_LOOKUP, 1000 + i, "name", 64);
             assert_int_equal(t.nsent, i + 1);
             assert_int_equal(t.sent_len, sizeof(struct fuse_in_header) + 4);
             assert_int_equal(sent()->opcode, FUSE_LOOKUP);
@@ -290,6 +308,36 @@ static void fs__replies_come_in_any_order(void **state)
         answer(unique[i], -(int)i, "");
         expect_reply(1, &c[i], 5, -(int)i, "");
     }
+}
+
+/* What is too big for a vCPU's thread is sent by another, and what comes after it too. */
+static void fs__big_requests_are_sent_in_order(void **state)
+{
+    struct call big = {.out = vd_alloc(t.b, 8192, 8), .in = vd_alloc(t.b, 64, 8)}, small;
+    struct vd_buf b[2] = {{big.out, SHAREDEV_SMALL + 1}, {big.in, 64}};
+    u64 unique;
+
+    (void)state;
+    start(0);
+    make_header(big.out, SHAREDEV_SMALL + 1, FUSE_WRITE, 1);
+    big.id = vd_add(&t.drv, 1, b, 1, 1);
+    vd_kick(&t.drv, 1);
+    assert_int_equal(t.nsent, 0); /* the sender has not run */
+    b[0] = (struct vd_buf){vd_alloc(t.b, 64, 8), 40};
+    b[1] = (struct vd_buf){vd_alloc(t.b, 64, 8), 64};
+    small = (struct call){.in = b[1].addr};
+    make_header(b[0].addr, 40, FUSE_STATFS, 2);
+    small.id = vd_add(&t.drv, 1, b, 1, 1);
+    vd_kick(&t.drv, 1);
+    assert_int_equal(t.nsent, 0);
+    fake_settle();
+    assert_int_equal(t.nsent, 2);
+    unique = sent()->unique;
+    assert_int_equal(sent()->opcode, FUSE_STATFS);
+    answer(unique, 0, "s");
+    expect_reply(1, &small, 2, 0, "s");
+    answer(t.first, 0, "b");
+    expect_reply(1, &big, 1, 0, "b");
 }
 
 static void fs__forgets_have_no_reply(void **state)
@@ -360,12 +408,14 @@ static void fs__as_many_requests_as_there_are_slots(void **state)
 
     (void)state;
     start(0);
+    t.busy = true;
     for (unsigned i = 0; i < INFLIGHT + 10; i++) {
         c[i] = call(1, FUSE_READ, i, "x", 64);
         if (i < INFLIGHT)
             unique[i] = sent()->unique;
     }
     assert_int_equal(t.nsent, INFLIGHT);
+    t.busy = false;
     forget = call(0, FUSE_FORGET, 9, "12345678", 0);
     answer(unique[3], 0, "a");
     fake_settle();
@@ -526,6 +576,7 @@ int main(void)
         TEST(fs__says_its_tag_and_queues),
         TEST(fs__carries_requests_and_replies_in_every_mode),
         TEST(fs__replies_come_in_any_order),
+        TEST(fs__big_requests_are_sent_in_order),
         TEST(fs__forgets_have_no_reply),
         TEST(fs__requests_that_lie_are_answered_here),
         TEST(fs__replies_that_do_not_fit_are_errors),
