@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Measures a directory: share DIR [SCALE]. Runs in a guest on a shared directory, and on the host on
- * the same one. One line a measurement: "share NAME VALUE UNIT". Where the guest's page cache would
- * answer, it is dropped first, so that the share does.
+ * Measures a directory: share DIR [SCALE]. Runs in a guest on a shared directory, and on the host
+ * on the same one. One line a measurement: "share NAME VALUE UNIT". Where the guest's page cache
+ * would answer, it is dropped first, so that the share does.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -46,8 +46,8 @@ static void say(const char *name, double value, const char *unit)
     fflush(stdout);
 }
 
-/* On the host as well when root measures there: the disk's cache is not dropped then, it is not what
- * is measured; see main. */
+/* On the host as well when root measures there: the disk's cache is not dropped then, it is not
+ * what is measured; see main. */
 static void drop_caches(void)
 {
     int fd;
@@ -197,8 +197,8 @@ static void tree(void)
     say("read-files", n / (now() - t), "files/s");
 }
 
-/* What git does for a commit, much simplified: look at all files of a tree, write some objects under
- * names of their own and give them theirs, replace the index by a new one. */
+/* What git does for a commit, much simplified: look at all files of a tree, write some objects
+ * under names of their own and give them theirs, replace the index by a new one. */
 static void commits(void)
 {
     unsigned n = scale * 5;

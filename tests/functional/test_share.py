@@ -37,19 +37,22 @@ def mounted(boot, virtio_image):
 
 
 def helpers(pid):
-    """The file servers of a trivisor process."""
-    found = []
-    for entry in os.listdir('/proc'):
-        if entry.isdigit():
-            try:
-                with open(f'/proc/{entry}/stat', encoding='utf-8') as f:
-                    text = f.read()
-            except OSError:
-                continue
-            name, rest = text[text.index('(') + 1:text.rindex(')')], text[text.rindex(')') + 2:].split()
-            if name == 'trivisor-share' and int(rest[1]) == pid and rest[0] != 'Z':
-                found.append(int(entry))
-    return found
+    """The file servers below a process: the machine's, or the one that holds the terminal for it."""
+    parent, name = {}, {}
+    for entry in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{entry}/stat', encoding='utf-8') as f:
+                text = f.read()
+        except OSError:
+            continue
+        state, up = text[text.rindex(')') + 2:].split()[:2]
+        if state != 'Z':
+            parent[int(entry)], name[int(entry)] = int(up), text[text.index('(') + 1:text.rindex(')')]
+
+    def below(p):
+        return p == pid or (p in parent and below(parent[p]))
+
+    return [p for p in parent if name[p] == 'trivisor-share' and below(p)]
 
 
 def alive(pid):
