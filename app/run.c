@@ -109,6 +109,12 @@ static int run_machine(void *opaque, int terminal_fd)
     return status;
 }
 
+static bool on_stdio(const struct config *c)
+{
+    return !strcmp(c->serial, "stdio") ||
+           (c->virtio_console && !strcmp(c->virtio_console, "stdio"));
+}
+
 int cmd_run(int argc, char **argv)
 {
     struct run r = {.signals = -1};
@@ -129,7 +135,7 @@ int cmd_run(int argc, char **argv)
         return failure("nothing to boot: give a disk image, or a kernel with -k (a bzImage, PVH or "
                        "Multiboot image)");
     host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet ? LOG_ERROR : LOG_INFO);
-    if (!r.cfg.check && (r.cfg.detach || (!strcmp(r.cfg.serial, "stdio") && isatty(STDIN_FILENO))))
+    if (!r.cfg.check && (r.cfg.detach || (on_stdio(&r.cfg) && isatty(STDIN_FILENO))))
         return front_run(run_machine, &r, r.cfg.detach);
     return run_machine(&r, -1);
 }

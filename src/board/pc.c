@@ -275,6 +275,7 @@ static void tear_down(struct pc *pc)
     pc->console = NULL;
     pc_close_nets(pc);
     pc_close_disks(pc);
+    pc_close_virtio(pc);
 }
 
 static int exit_status(const struct vm *vm)

@@ -2,6 +2,7 @@
 /* The devices of the PC and how they are wired. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "backend/char/console.h"
 #include "board/e820.h"
@@ -49,15 +50,27 @@ static int create_timers(struct pc *pc, struct device *irq)
     return 0;
 }
 
+struct console_config pc_console_config(struct pc *pc, const char *where)
+{
+    bool on_hvc = pc->cfg->virtio_console && !strcmp(pc->cfg->virtio_console, "stdio");
+    struct console_config c = {.serial = where,
+                               .name = pc->ends.name,
+                               .log_size = pc->cfg->console_log,
+                               .listen_fd = -1,
+                               .terminal_fd = -1};
+
+    if (on_hvc == (where == pc->cfg->virtio_console)) {
+        c.listen_fd = pc->ends.console_fd;
+        c.terminal_fd = pc->ends.terminal_fd;
+        pc->ends.console_fd = pc->ends.terminal_fd = -1;
+    }
+    return c;
+}
+
 static int create_serial(struct pc *pc, struct device *irq)
 {
     struct uart_config com1 = {.base = UART_COM1, .irq = irqchip_isa_line(irq, UART_COM1_IRQ)};
-
-    struct console_config console = {.serial = pc->cfg->serial,
-                                     .name = pc->ends.name,
-                                     .log_size = pc->cfg->console_log,
-                                     .listen_fd = pc->ends.console_fd,
-                                     .terminal_fd = pc->ends.terminal_fd};
+    struct console_config console = pc_console_config(pc, pc->cfg->serial);
 
     pc->console = console_open(&pc->vm, &console, pc->err, pc->err_size);
     if (!pc->console)

@@ -3,6 +3,7 @@
 #ifndef TRIVISOR_BOARD_PC_PRIV_H
 #define TRIVISOR_BOARD_PC_PRIV_H
 
+#include "backend/char/console.h"
 #include "board/diskboot.h"
 #include "board/pc.h"
 #include "config/config.h"
@@ -11,6 +12,7 @@
 
 #define PC_PCI_LINES 4
 #define PC_NETS_MAX 8
+#define PC_PORTS_MAX 8
 
 struct gdb_server;
 struct pc_disk;
@@ -24,6 +26,10 @@ struct pc {
     struct diskboot diskboot; /* without -k */
     struct chardev *console;
     struct gdb_server *gdb; /* NULL: no --gdb */
+    /* Port 0 of the virtio console, and the others, with their names. */
+    struct chardev *hvc, *port[PC_PORTS_MAX];
+    char port_name[PC_PORTS_MAX][65];
+    unsigned nports;
     struct device *pm, *pci;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];
@@ -47,6 +53,11 @@ struct pc {
 int pc_open_disks(struct pc *pc);
 int pc_create_disks(struct pc *pc);
 void pc_close_disks(struct pc *pc);
+/*
+ * How to open the console that is connected to `where`. The one on stdio gets the terminal and is
+ * the one `trivisor console` reaches; without one on stdio it is the serial port's.
+ */
+struct console_config pc_console_config(struct pc *pc, const char *where);
 /* Makes the virtio devices of pc_virtio.c. 0, or -errno with one line in pc->err. */
 int pc_create_virtio(struct pc *pc);
 /* Starts the servers of shared directories: before there are threads, or memory of the guest's that
@@ -62,6 +73,8 @@ int pc_open_nets(struct pc *pc);
 /* Makes their devices. Likewise. */
 int pc_create_nets(struct pc *pc);
 void pc_close_nets(struct pc *pc);
+/* Closes what they were connected to; the devices are gone. */
+void pc_close_virtio(struct pc *pc);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

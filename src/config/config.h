@@ -31,6 +31,8 @@ struct config {
     struct config_list disk;
     struct config_list net;
     struct config_list publish;
+    const char *virtio_console;
+    struct config_list port;
     const char *bt_mode;
     const char *trace;
     const char *sandbox;

@@ -45,6 +45,23 @@ static const char *check_name(const char *v)
     return "a name is 1 to 64 letters, digits and _ . - and begins with a letter or digit";
 }
 
+static const char *check_port(const char *v)
+{
+    const char *where = strchr(v, '=');
+    size_t n = where ? (size_t)(where - v) : 0;
+
+    if (!n || n > 64 || memchr(v, '/', n))
+        return "it is NAME=WHERE, the name 1 to 64 characters other than = and /";
+    where++;
+    if (!strncmp(where, "unix:", 5))
+        return where[5] ? NULL : "unix: needs a path";
+    if (!strcmp(where, "stdio") || !strcmp(where, "null"))
+        return NULL;
+    if (!strncmp(where, "file:", 5))
+        return where[5] ? NULL : "file: needs a path";
+    return "WHERE is unix:PATH, stdio, null or file:PATH";
+}
+
 static const char *check_not_empty(const char *v)
 {
     return *v ? NULL : "it is empty";
@@ -223,6 +240,24 @@ const struct option_row config_options[] = {
              "such as 2222:22 or 127.0.0.1:8080:80. Without an address on all of the host's. Goes "
              "with the first user network, and makes one when no --net is given. May be "
              "repeated."},
+    {.name = "virtio-console",
+     .type = OPTION_STRING,
+     .field = FIELD(virtio_console),
+     .arg = "WHERE",
+     .check = check_serial,
+     .help = "A virtio console, console=hvc0 to a Linux kernel, which unlike a serial port "
+             "knows the terminal's size. What it is connected to is named as for --serial; for "
+             "stdio, give the serial port another place (--serial null)."},
+    {.name = "port",
+     .type = OPTION_LIST,
+     .field = FIELD(port),
+     .arg = "NAME=WHERE",
+     .check = check_port,
+     .help =
+         "A channel between a program in the guest, which opens /dev/virtio-ports/NAME, and one "
+         "on the host. WHERE is unix:PATH (a socket that listens there, for one at a time), "
+         "stdio, null, or file:PATH (output only, the file is overwritten). Nothing is lost "
+         "when one side is slow. May be repeated, 8 times at most."},
     {.name = "bt-mode",
      .type = OPTION_CHOICE,
      .field = FIELD(bt_mode),

@@ -11,8 +11,8 @@
 
 /* A byte stream with a person or a file at the other end (src/backend/char). */
 struct chardev {
-    /* Sends up to n bytes; returns how many were taken (the rest was dropped when it is fewer). VM
-     * lock held. */
+    /* Sends up to n bytes; returns how many were taken. When it is fewer, the rest is the device's
+     * to keep until on_writable; without on_writable it is lost. VM lock held. */
     size_t (*write)(struct chardev *c, const u8 *buf, size_t n);
     /* The device has room again: deliver held-back input. May be NULL. VM lock held. */
     void (*kick_input)(struct chardev *c);
@@ -23,8 +23,15 @@ struct chardev {
     /* Set by the device, may be NULL: the other end's window has this many columns and rows now
      * (0: unknown). VM lock held. */
     void (*on_resize)(void *dev, u16 cols, u16 rows);
+    /* Set by the device, may be NULL: there is room again after a write that took fewer bytes than
+     * there were. VM lock held, never from within write. */
+    void (*on_writable)(void *dev);
+    /* Set by the device, may be NULL: somebody is at the other end now, or nobody any more. VM lock
+     * held. */
+    void (*on_open)(void *dev, bool open);
     void *dev;
     u16 cols, rows; /* the last known size; 0: unknown */
+    bool closed;    /* nobody is at the other end, and what is written is lost */
 };
 
 /*

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small virtio devices with a stock kernel's drivers."""
 import collections
+import hashlib
 import math
+import socket
+import subprocess
+import threading
 
 import pytest
 
@@ -31,3 +35,99 @@ def test_rng(vboot, cpus, append):
               'for i in $(seq 30); do echo $d > unbind; echo $d > bind; done; kill %1; cd /')
     assert len(guest.run('dd if=/dev/hwrng bs=64 count=1 2>/dev/null | xxd -p -c 64')) == 128
     assert guest.poweroff() == 0
+
+
+# --- console and ports ------------------------------------------------------------------------------------
+
+# The device of a port by its name: there is no udev in this guest.
+FIND_PORT = 'port() { for p in /sys/class/virtio-ports/*; do grep -qsx "$1" $p/name && echo /dev/${p##*/}; done; }'
+MIB10 = 10 << 20
+
+
+def connect(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(60)
+    s.connect(str(path))
+    return s
+
+
+def receive(s, n):
+    data = bytearray()
+    while len(data) < n:
+        piece = s.recv(min(65536, n - len(data)))
+        assert piece, f'the connection ended after {len(data)} of {n} bytes'
+        data += piece
+    return bytes(data)
+
+
+@pytest.mark.parametrize('cpus,append', [(1, 'pci=nomsi'), (2, '')])
+def test_ports_carry_everything(vboot, tmp_path, cpus, append):
+    guest = vboot(cpus=cpus, append=append, args=('--port', f'org.example.0=unix:{tmp_path}/a',
+                                                  '--port', f'second=unix:{tmp_path}/b')).shell()
+    guest.run(FIND_PORT)
+    assert guest.run('cat /sys/class/virtio-ports/*/name').split() == ['org.example.0', 'second']
+    guest.run('head -c 10485760 /dev/urandom > /tmp/data')
+    digest = guest.run('sha256sum < /tmp/data').split()[0]
+    with connect(tmp_path / 'a') as a:
+        # Out, to a reader who is slow at first
+        guest.run('cat /tmp/data > $(port org.example.0) & sleep 1')
+        data = receive(a, MIB10)
+        assert hashlib.sha256(data).hexdigest() == digest
+        # In, to a guest that does not read at first
+        sender = threading.Thread(target=a.sendall, args=(data,))
+        sender.start()
+        assert guest.run('sleep 1; head -c 10485760 < $(port org.example.0) | sha256sum').split()[0] == digest
+        sender.join(60)
+        # Both at once
+        sender = threading.Thread(target=a.sendall, args=(data,))
+        sender.start()
+        guest.run('exec 5<> $(port org.example.0); cat /tmp/data >&5 & '
+                  'head -c 10485760 <&5 | sha256sum > /tmp/sum')
+        assert hashlib.sha256(receive(a, MIB10)).hexdigest() == digest
+        sender.join(60)
+        assert guest.run('while [ ! -s /tmp/sum ]; do sleep 0.1; done; exec 5>&-; cat /tmp/sum').split()[0] == digest
+    # Somebody else comes, to the other one meanwhile too
+    with connect(tmp_path / 'a') as a, connect(tmp_path / 'b') as b:
+        guest.run('echo to a > $(port org.example.0); echo to b > $(port second)')
+        assert receive(a, 5) == b'to a\n'
+        assert receive(b, 5) == b'to b\n'
+        b.sendall(b'line\n')
+        assert guest.run('head -n 1 < $(port second)') == 'line'
+    # Drivers that come and go
+    guest.run('cd /sys/bus/virtio/drivers/virtio_console; d=$(echo virtio*); '
+              'for i in $(seq 20); do echo $d > unbind; echo $d > bind; done; cd /')
+    with connect(tmp_path / 'b') as b:
+        guest.run('echo again > $(port second)')
+        assert receive(b, 6) == b'again\n'
+    assert guest.poweroff() == 0
+
+
+def test_shell_on_the_virtio_console(vboot, tmp_path):
+    """On the user's terminal, whose size it knows."""
+    guest = vboot(cpus=2, append='console=hvc0', args=('--serial', f'file:{tmp_path}/serial', '--virtio-console',
+                                                       'stdio')).shell()
+    assert guest.run('stty size; readlink /proc/self/fd/0').split() == ['50', '200', '/dev/hvc0']
+    guest.child.setwinsize(31, 77)
+    guest.run('until [ "$(stty size)" = "31 77" ]; do sleep 0.1; done')
+    assert guest.poweroff() == 0
+
+
+def test_virtio_console(program, kernel, virtio_image, tmp_path):
+    """A shell on hvc0, commands from a pipe, and more output than any buffer holds."""
+    argv = [program, 'run', '--engine', 'bt', '-k', kernel, '-i', virtio_image, '-m', '256M',
+            '--serial', f'file:{tmp_path}/serial', '--virtio-console', 'stdio', '-a',
+            'console=ttyS0 panic=-1 '
+            'run="(echo ready; head -n 1) < /dev/hvc0 > /dev/hvc0; seq 1 200000 > /tmp/s; cat /tmp/s > /dev/hvc0"']
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as p:
+        watchdog = threading.Timer(90, p.kill)
+        watchdog.start()
+        try:
+            assert b'ready' in p.stdout.readline()  # what is typed before anybody listens is lost
+            out, _ = p.communicate(b'typed on hvc0\n', timeout=90)
+        finally:
+            watchdog.cancel()
+            p.kill()
+    assert p.returncode == 0
+    text = out.decode().replace('\r', '')
+    assert 'typed on hvc0\n' in text
+    assert text[text.index('1\n2\n3\n'):].split() == [str(n) for n in range(1, 200001)]

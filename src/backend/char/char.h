@@ -15,6 +15,12 @@ struct vm;
  * console.c's. */
 struct chardev *char_open(struct vm *vm, const char *spec, char *err, size_t err_size);
 
+/* The same for what a --port option names: also unix:PATH. */
+struct chardev *char_port_open(struct vm *vm, const char *spec, char *err, size_t err_size);
+
+/* Listens at path, for one connection at a time. What is written is lost while there is none. */
+struct chardev *char_socket_open(struct vm *vm, const char *path, char *err, size_t err_size);
+
 /* Standard input and output, as they are. One a process. */
 struct chardev *char_stdio_open(struct vm *vm, char *err, size_t err_size);
 /* Output goes nowhere, input never comes. */

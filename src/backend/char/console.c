@@ -33,15 +33,29 @@ static void on_timer(void *opaque)
     for_each_client(h, c) client_flush(c);
 }
 
+static void wired_writable(void *dev)
+{
+    struct console *h = dev;
+
+    if (h->c.on_writable)
+        h->c.on_writable(h->c.dev);
+}
+
 static size_t console_write(struct chardev *chr, const u8 *buf, size_t n)
 {
     struct console *h = container_of(chr, struct console, c);
 
+    /* A device that can wait waits for the one backend, not for clients. */
+    if (h->wired) {
+        size_t taken;
+
+        h->wired->on_writable = h->c.on_writable ? wired_writable : NULL;
+        taken = h->wired->write(h->wired, buf, n);
+        n = h->c.on_writable ? taken : n;
+    }
     replay_add(&h->log, buf, n);
     if (!h->timer.armed)
         vtimer_set(&h->timer, vm_clock_ns(h->vm) + GATHER_NS);
-    if (h->wired)
-        h->wired->write(h->wired, buf, n);
     return n;
 }
 

@@ -47,7 +47,7 @@ struct chardev *char_file_open(struct vm *vm, const char *path, char *err, size_
         free(f);
         return NULL;
     }
-    if (output_init(&f->out, vm, f->fd)) {
+    if (output_init(&f->out, vm, f->fd, &f->c)) {
         snprintf(err, err_size, "serial: out of memory");
         close(f->fd);
         free(f);

@@ -19,9 +19,20 @@
 
 static void flush(struct output *o);
 
+/* Not from within a write. */
+static void tell_owner(struct output *o)
+{
+    if (!o->full || o->len > OUTPUT_SIZE / 2)
+        return;
+    o->full = false;
+    if (o->owner->on_writable)
+        o->owner->on_writable(o->owner->dev);
+}
+
 static void on_timer(void *opaque)
 {
     flush(opaque);
+    tell_owner(opaque);
 }
 
 /* Event loop: the descriptor takes bytes again. */
@@ -35,6 +46,7 @@ static void on_writable(void *opaque, u32 events)
         o->waiting = false;
         host_loop_del_fd(o->fd);
         flush(o);
+        tell_owner(o);
     }
     vm_unlock(o->vm);
 }
@@ -81,7 +93,7 @@ static void flush(struct output *o)
     }
 }
 
-int output_init(struct output *o, struct vm *vm, int fd)
+int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner)
 {
     memset(o, 0, sizeof(*o));
     o->ring = malloc(OUTPUT_SIZE);
@@ -89,6 +101,7 @@ int output_init(struct output *o, struct vm *vm, int fd)
         return -ENOMEM;
     o->vm = vm;
     o->fd = fd;
+    o->owner = owner;
     vtimer_init(&o->timer, vm, on_timer, o);
     return 0;
 }
@@ -112,10 +125,14 @@ size_t output_write(struct output *o, const u8 *buf, size_t n)
         o->len += piece;
         taken += piece;
     }
-    o->dropped += n - taken;
+    if (taken < n && o->owner->on_writable)
+        o->full = true;
+    else
+        o->dropped += n - taken;
     if (o->len >= OUTPUT_SIZE / 2)
         flush(o);
-    else if (was_empty && o->len)
+    /* The owner hears of the room that made later, not from here. */
+    if ((was_empty && o->len) || (o->full && !o->waiting))
         vtimer_set(&o->timer, vm_clock_ns(o->vm) + GATHER_NS);
     return taken;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Buffered output to a descriptor that never blocks a vCPU: bytes are gathered for a moment, then
- * written as far as the descriptor takes them; what does not fit the buffer is dropped and counted.
+ * written as far as the descriptor takes them; what does not fit the buffer stays with a device
+ * that can wait, or is dropped and counted.
  */
 #ifndef TRIVISOR_BACKEND_CHAR_OUTPUT_H
 #define TRIVISOR_BACKEND_CHAR_OUTPUT_H
 
+#include "core/backend.h"
 #include "core/clock.h"
 
 #define OUTPUT_SIZE (1u << 20)
@@ -16,13 +18,15 @@ struct output {
     struct vtimer timer;
     size_t head, len; /* ring: first byte, number of bytes */
     u64 dropped;
-    bool waiting; /* watched for EPOLLOUT */
-    bool dead;    /* the other end is gone */
+    struct chardev *owner; /* whose output it is; NULL: nobody to tell that there is room */
+    bool full;             /* a write was cut short: owner's device waits */
+    bool waiting;          /* watched for EPOLLOUT */
+    bool dead;             /* the other end is gone */
     u8 *ring;
 };
 
-/* 0 or -ENOMEM. */
-int output_init(struct output *o, struct vm *vm, int fd);
+/* 0 or -ENOMEM. owner: the chardev o is part of. */
+int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner);
 /* Takes up to n bytes; returns how many. VM lock held. */
 size_t output_write(struct output *o, const u8 *buf, size_t n);
 /* Writes what is left, waiting at most about two seconds for a slow reader. */

@@ -133,7 +133,7 @@ struct chardev *char_stdio_open(struct vm *vm, char *err, size_t err_size)
         return NULL;
     }
     s = calloc(1, sizeof(*s));
-    if (!s || output_init(&s->out, vm, STDOUT_FILENO)) {
+    if (!s || output_init(&s->out, vm, STDOUT_FILENO, &s->c)) {
         snprintf(err, err_size, "stdio: out of memory");
         free(s);
         return NULL;
