@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Small virtio devices: random numbers, console and ports. */
+/* Small virtio devices: random numbers, balloon, console and ports. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "backend/char/console.h"
 #include "board/pc_priv.h"
 #include "dev/pci/pci.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/console.h"
 #include "dev/virtio/rng.h"
 
@@ -35,6 +36,24 @@ static int create_rng(struct pc *pc)
     if (strcmp(pc->cfg->rng, "on"))
         return 0;
     return placed(pc, virtio_rng_create(&pc->vm, pc->pci, next_devfn(pc), "rng0"), "rng0");
+}
+
+static int create_balloon(struct pc *pc)
+{
+    const char *text = pc->cfg->balloon;
+    u64 target = 0;
+
+    if (!strcmp(text, "off"))
+        return 0;
+    if (strcmp(text, "on"))
+        config_parse_memory(text, &target); /* as it was checked */
+    if (target >= pc->cfg->memory) {
+        snprintf(pc->err, pc->err_size, "--balloon %s: the guest has no more memory than that",
+                 text);
+        return -EINVAL;
+    }
+    return placed(pc, virtio_balloon_create(&pc->vm, pc->pci, next_devfn(pc), "balloon0", target),
+                  "balloon0");
 }
 
 /* The port an option describes, NAME=WHERE as it has checked. */
@@ -95,6 +114,8 @@ int pc_create_virtio(struct pc *pc)
 {
     int r = create_rng(pc);
 
+    if (!r)
+        r = create_balloon(pc);
     return r ? r : create_console(pc);
 }
 

@@ -27,6 +27,7 @@ struct config {
     const char *append;
     const char *serial;
     const char *rng;
+    const char *balloon;
     struct config_list share;
     struct config_list disk;
     struct config_list net;

@@ -45,6 +45,15 @@ static const char *check_name(const char *v)
     return "a name is 1 to 64 letters, digits and _ . - and begins with a letter or digit";
 }
 
+static const char *check_balloon(const char *v)
+{
+    u64 bytes;
+
+    if (!strcmp(v, "on") || !strcmp(v, "off") || !config_parse_memory(v, &bytes))
+        return NULL;
+    return "it is on, off or a size such as 256M";
+}
+
 static const char *check_port(const char *v)
 {
     const char *where = strchr(v, '=');
@@ -240,6 +249,15 @@ const struct option_row config_options[] = {
              "such as 2222:22 or 127.0.0.1:8080:80. Without an address on all of the host's. Goes "
              "with the first user network, and makes one when no --net is given. May be "
              "repeated."},
+    {.name = "balloon",
+     .type = OPTION_STRING,
+     .field = FIELD(balloon),
+     .arg = "on|off|SIZE",
+     .value = "on",
+     .check = check_balloon,
+     .help = "Lets the guest give memory back to the host (virtio-balloon): on, what it has freed, "
+             "some seconds later. With a SIZE it is asked to do without so much of its memory from "
+             "the start, as far as it can; a plain number is MiB."},
     {.name = "virtio-console",
      .type = OPTION_STRING,
      .field = FIELD(virtio_console),

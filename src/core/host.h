@@ -20,6 +20,9 @@ struct host_ram {
 /* Guest RAM: a shared memfd mapping, zeroed, not reserved. */
 int host_ram_alloc(struct host_ram *r, u64 size);
 void host_ram_free(struct host_ram *r);
+/* Gives the memory behind [ptr, ptr+len) of guest RAM back to the host: it reads as zeroes. Whole
+ * pages; may block for a while. */
+int host_ram_discard(void *ptr, u64 len);
 /* Zeroed, page-aligned, lazily populated memory; NULL: none. */
 void *host_zalloc(u64 size);
 void host_free(void *p);

@@ -41,6 +41,11 @@ void host_ram_free(struct host_ram *r)
     r->ptr = NULL;
 }
 
+int host_ram_discard(void *ptr, u64 len)
+{
+    return madvise(ptr, len, MADV_REMOVE) ? -errno : 0;
+}
+
 u64 host_total_memory(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);

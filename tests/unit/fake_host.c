@@ -137,6 +137,16 @@ void host_loop_stop(void)
     fake_loop_stops++;
 }
 
+unsigned fake_discards;
+
+int host_ram_discard(void *ptr, u64 len)
+{
+    assert_int_equal(((u64)(uintptr_t)ptr | len) & ~PAGE_MASK, 0);
+    memset(ptr, 0, len);
+    fake_discards++;
+    return 0;
+}
+
 int host_random(void *buf, size_t len)
 {
     static u64 state = 88172645463325252ull; /* xorshift64 */
@@ -363,8 +373,9 @@ struct machine *machine_new(unsigned ncpus)
     m->vm.cpu_model.tsc_khz = FAKE_TSC_KHZ;
     m->vm.cpu_model.phys_bits = 40;
     m->vm.cpu_model.signature = 0x00a20f10;
-    m->ram = calloc(1, FAKE_RAM_SIZE);
+    m->ram = aligned_alloc(PAGE_SIZE, FAKE_RAM_SIZE);
     assert_non_null(m->ram);
+    memset(m->ram, 0, FAKE_RAM_SIZE);
     assert_int_equal(guest_mem_add(&m->vm.mem, gpa(0), FAKE_RAM_SIZE, m->ram, false), 0);
     for (unsigned i = 0; i < ncpus; i++)
         assert_int_equal(vm_add_vcpu(&m->vm, &m->cpu[i].v), 0);

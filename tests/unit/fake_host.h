@@ -48,6 +48,9 @@ u64 fake_now(void);
  * what the event loop and the workers' threads would do meanwhile. How many ran. */
 unsigned fake_settle(void);
 
+/* Calls of host_ram_discard. */
+extern unsigned fake_discards;
+
 /* Events posted to a vCPU since the last call. */
 u32 fake_events(struct machine *m, unsigned cpu);
 
