@@ -3,9 +3,11 @@
 import collections
 import hashlib
 import math
+import re
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -131,3 +133,57 @@ def test_virtio_console(program, kernel, virtio_image, tmp_path):
     text = out.decode().replace('\r', '')
     assert 'typed on hvc0\n' in text
     assert text[text.index('1\n2\n3\n'):].split() == [str(n) for n in range(1, 200001)]
+
+
+# --- balloon ----------------------------------------------------------------------------------------------
+
+MIB = 1024  # KiB
+
+
+def shared_memory(guest):
+    """KiB of guest memory the host has given."""
+    pid = guest.child.pid
+    # The machine may be a child of the process that holds the terminal.
+    with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as f:
+        pids = [pid, *map(int, f.read().split())]
+    return max(int(re.search(r'RssShmem:\s+(\d+)', open(f'/proc/{p}/status', encoding='ascii').read()).group(1))
+               for p in pids)
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it did not happen'
+        time.sleep(0.2)
+
+
+def test_freed_memory_goes_back_to_the_host(vboot):
+    guest = vboot(memory='512M').shell()
+    guest.run('dd if=/dev/zero of=/tmp/x bs=1M count=200 2>/dev/null')
+    used = shared_memory(guest)
+    guest.run('rm /tmp/x')
+    wait_for(lambda: shared_memory(guest) < used - 150 * MIB)
+    # And is good memory again
+    guest.run('dd if=/dev/urandom of=/tmp/y bs=1M count=20 2>/dev/null; cp /tmp/y /tmp/z; '
+              'dd if=/dev/zero of=/tmp/x bs=1M count=200 2>/dev/null; cmp /tmp/y /tmp/z')
+    assert guest.poweroff() == 0
+
+
+def test_balloon(vboot):
+    guest = vboot(memory='512M', cpus=2, append='pci=nomsi', args=('--balloon', '200M')).shell()
+    free = 'awk "/MemFree/ { print \\$2 }" /proc/meminfo'
+    guest.run(f'until [ $({free}) -lt {260 * MIB} ]; do sleep 0.1; done')
+    assert shared_memory(guest) < 300 * MIB
+    # The driver goes, and the guest has its memory back, again and again
+    guest.run('cd /sys/bus/virtio/drivers/virtio_balloon; d=$(echo virtio*)')
+    for _ in range(3):
+        guest.run(f'echo $d > unbind; [ $({free}) -gt {350 * MIB} ]')
+        guest.run(f'echo $d > bind; until [ $({free}) -lt {260 * MIB} ]; do sleep 0.1; done')
+    assert guest.poweroff() == 0
+
+
+def test_balloon_of_all_memory(program, kernel):
+    r = subprocess.run([program, 'run', '-k', kernel, '-m', '256M', '--balloon', '256M'], capture_output=True,
+                       text=True, timeout=30, check=False)
+    assert r.returncode == 125
+    assert '--balloon' in r.stderr
