@@ -218,25 +218,24 @@ static int ping(char **arg)
 
 static int cut(const char *name)
 {
-    static struct {
-        struct ethtool_gstrings head;
-        char text[256][ETH_GSTRING_LEN];
-    } strings = {.head = {.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES}};
-    static struct {
-        struct ethtool_sfeatures head;
-        struct ethtool_set_features_block block[8];
-    } set = {.head = {.cmd = ETHTOOL_SFEATURES}};
-    struct ifreq r = {.ifr_data = (char *)&strings};
+    struct ethtool_gstrings *names = calloc(1, sizeof(*names) + 256 * ETH_GSTRING_LEN);
+    struct ethtool_sfeatures *set = calloc(1, sizeof(*set) + 8 * sizeof(set->features[0]));
+    struct ifreq r = {.ifr_data = (char *)names};
     int s = socket(AF_INET, SOCK_DGRAM, 0);
 
+    if (!names || !set || s < 0)
+        fail("cut");
+    names->cmd = ETHTOOL_GSTRINGS;
+    names->string_set = ETH_SS_FEATURES;
     strncpy(r.ifr_name, name, IFNAMSIZ - 1);
-    if (s < 0 || ioctl(s, SIOCETHTOOL, &r))
+    if (ioctl(s, SIOCETHTOOL, &r))
         fail(name);
-    for (unsigned i = 0; i < strings.head.len && i < 256; i++)
-        if (!strcmp(strings.text[i], "rx-gro-hw"))
-            set.block[i / 32].valid |= 1u << (i % 32);
-    set.head.size = (strings.head.len + 31) / 32;
-    r.ifr_data = (char *)&set;
+    set->cmd = ETHTOOL_SFEATURES;
+    set->size = (names->len + 31) / 32;
+    for (unsigned i = 0; i < names->len && i < 256; i++)
+        if (!strcmp((const char *)names->data + i * ETH_GSTRING_LEN, "rx-gro-hw"))
+            set->features[i / 32].valid |= 1u << (i % 32);
+    r.ifr_data = (char *)set;
     if (ioctl(s, SIOCETHTOOL, &r) < 0)
         fail("rx-gro-hw");
     return 0;
