@@ -92,6 +92,7 @@ struct bt_env {
     u64 sti_probe;      /* what STI reads through: NULL while irq_maybe */
     u8 irq_maybe;       /* the local APIC may have something; set by bt_set_irq_maybe */
     u32 arith_mask, keep_if, keep_ac; /* constants for PEXT and PDEP */
+    u64 bits63, bits31;               /* 63 and 31, likewise */
     u8 fpu_live; /* guest x87/vector state is in the registers, not in s.xsave */
 };
 

@@ -26,7 +26,16 @@ enum {
     H_R15
 };
 
-enum kind { KIND_GENERIC, KIND_SKIP, KIND_LEA, KIND_FLOW, KIND_SYS, KIND_SITE, KIND_STRING };
+enum kind {
+    KIND_GENERIC,
+    KIND_SKIP,
+    KIND_LEA,
+    KIND_FLOW,
+    KIND_SYS,
+    KIND_BITS,
+    KIND_SITE,
+    KIND_STRING
+};
 
 /* A guest instruction of the block to be. */
 struct item {
@@ -46,7 +55,13 @@ struct item {
 #define GEN_COLD_MAX (BT_BLOCK_INSNS * 2)
 
 /* How an access's address is found, so that a miss can find it again. */
-enum gen_access { EA_OPERAND /* insn->mem */, EA_PUSH, EA_POP, EA_FRAME /* [rbp] */ };
+enum gen_access {
+    EA_OPERAND /* insn->mem */,
+    EA_PUSH,
+    EA_POP,
+    EA_FRAME /* [rbp] */,
+    EA_BITS /* a word of insn->mem's bit string */
+};
 
 /* A soft-TLB miss to be written out after the hot code. */
 struct gen_cold {
@@ -161,6 +176,13 @@ bool gen_generic(struct gen *g);
 void gen_lea(struct gen *g);
 /* mov dst(host 64-bit), guest reg, wherever that lives. */
 void gen_get(struct gen *g, unsigned dst, unsigned reg);
+
+/* --- gen_bits.c --- */
+/* Is it a bit instruction on a string of bits in memory? */
+bool gen_bits_fits(const struct x86_insn *in);
+void gen_bits(struct gen *g);
+/* r10 += offset of the word that holds the bit; uses r11. */
+void gen_bits_offset(struct gen *g);
 
 /* --- gen_flow.c
  * --------------------------------------------------------------------------------------------- */

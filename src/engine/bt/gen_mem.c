@@ -114,6 +114,10 @@ static void gen_access(struct gen *g, enum gen_access ea)
     case EA_OPERAND:
         gen_ea(g, H_R10, true);
         break;
+    case EA_BITS:
+        gen_ea(g, H_R10, true);
+        gen_bits_offset(g);
+        break;
     case EA_PUSH:
         emit_op_mem(e, w, 0x8d, H_R10, H_R9, -(s32)g->word);
         break;

@@ -145,6 +145,8 @@ static u8 classify(const struct x86_insn *in, u32 mode)
         return in->prefixes & X86_PFX_LOCK ? KIND_SITE : KIND_SKIP;
     if (in->mem.present && in->mem.agen)
         return KIND_SITE;
+    if (gen_bits_fits(in))
+        return KIND_BITS;
     if (gen_flow_handles(in))
         return KIND_FLOW;
     if (is_branch(in))
@@ -352,6 +354,9 @@ static bool gen_item(struct gen *g, const struct item *it, bool last)
             return true;
         CHECK(!it->in_group);
         return gen_site(g, g->bt->call_interp);
+    case KIND_BITS:
+        gen_bits(g);
+        return true;
     case KIND_GENERIC:
         if (gen_generic(g))
             return true;
