@@ -221,6 +221,44 @@ TEST(chain__same_bytes_at_two_addresses)
     }
 }
 
+/* What a process's libraries are to other processes: the same pages, each time elsewhere. */
+TEST(clone__code_at_many_addresses)
+{
+    enum { N = 3000, STRIDE = 0x3000, DATA = 0x300 };
+    u8 *p = pages_alloc(2, 0x1000);
+    u64 bad = 0;
+
+    EMIT(p, 0x48, 0x8d, 0x05, 0, 0, 0, 0,    /* 00 lea 0(%rip),%rax */
+         0xe8, 0, 0, 0, 0,                   /* 07 call 0c */
+         0x59,                               /* 0c pop %rcx */
+         0x48, 0x01, 0xc8,                   /* 0d add %rcx,%rax */
+         0x53, 0x50,                         /* 10 push %rbx; push %rax */
+         0xb8, 0x10, 0, 0, 0x40, 0x0f, 0xa2, /* 12 mov $0x40000010,%eax; cpuid */
+         0x58, 0x5b,                         /* 19 pop %rax; pop %rbx */
+         0x48, 0x03, 0x05, 0xde, 0x02, 0, 0, /* 1b add 0x300(%rip...),%rax */
+         0xe9, 0xd9, 0x0f, 0, 0);            /* 22 jmp 1000 */
+    *(u64 *)(p + DATA) = 5;
+    /* 1000: call 1010; add $1,%rax; ret.  1010: test %eax,%eax; jz .+2; inc %rax; ret */
+    EMIT(p + 0x1000, 0xe8, 0x0b, 0, 0, 0, 0x48, 0x83, 0xc0, 0x01, 0xc3);
+    EMIT(p + 0x1010, 0x85, 0xc0, 0x74, 0x00, 0x48, 0xff, 0xc0, 0xc3);
+    for (unsigned round = 0; round < 2; round++)
+        for (u64 i = 0; i < N; i++) {
+            u64 va = VA + i * STRIDE;
+
+            if (!round) {
+                map(va, (uptr)p, PTE_P);
+                map(va + 0x1000, (uptr)p + 0x1000, PTE_P);
+            }
+            bad += call(va) != va + 7 + va + 12 + 5 + 2;
+        }
+    CHECK_EQ(bad, 0);
+    /* A change of the code reaches all of them. */
+    p[0x1008] = 3; /* add $3 */
+    for (u64 i = 0; i < N; i++)
+        bad += call(VA + i * STRIDE) != 2 * (VA + i * STRIDE) + 7 + 12 + 5 + 4;
+    CHECK_EQ(bad, 0);
+}
+
 TEST(chain__loop_across_the_border_interrupted_by_unmapping)
 {
     struct trap t;

@@ -47,7 +47,7 @@ static int refuse_unbuilt(struct pc *pc)
 static int create_engine(struct pc *pc)
 {
     const struct config *cfg = pc->cfg;
-    struct engine_options opt = {.trace = cfg->trace};
+    struct engine_options opt = {.trace = cfg->trace, .code_cache = cfg->bt_cache};
     const struct engine_ops *ops;
     char why[256];
     int r = engine_choose(cfg->engine, &ops, why, sizeof(why));

@@ -35,6 +35,7 @@ struct config {
     const char *virtio_console;
     struct config_list port;
     const char *bt_mode;
+    u64 bt_cache; /* bytes */
     const char *trace;
     const char *sandbox;
     const char *gdb;

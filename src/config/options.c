@@ -285,6 +285,15 @@ const struct option_row config_options[] = {
      .help = "How engine bt runs guest code: soft translates, interp interprets every instruction. "
              "lockstep does both, compares, and stops at the first difference (-c 1; slow). auto "
              "is soft."},
+    {.name = "bt-cache",
+     .type = OPTION_MEMORY,
+     .field = FIELD(bt_cache),
+     .arg = "SIZE",
+     .min = 1 * MIB,
+     .max = 1024 * MIB,
+     .value = "112M",
+     .help = "How much translated code engine bt keeps at most; about twice as much memory can be "
+             "in use for it. What a guest does not run takes none."},
     {.name = "sandbox",
      .type = OPTION_CHOICE,
      .field = FIELD(sandbox),

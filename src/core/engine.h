@@ -86,6 +86,7 @@ struct engine_probe {
 struct engine_options {
     const char *bt_mode; /* interp, soft, lockstep; NULL: default */
     const char *trace;   /* comma-separated list or NULL */
+    u64 code_cache;      /* bytes of translated code kept at most; 0: default */
 };
 
 struct engine_ops {

@@ -27,8 +27,8 @@
 
 /* --- tunables --- */
 
-#define BT_CODE_SIZE (96u << 20)   /* code of translations; flushed whole when full */
-#define BT_CLONE_SIZE (16u << 20)  /* code of clones, likewise */
+#define BT_CODE_SIZE (112u << 20)  /* of the code cache when the user names no size */
+#define BT_CLONE_PART 7            /* the part of it that is for clones; the rest: translations */
 #define BT_READY_STEP (256u << 10) /* code and metadata memory is populated in such pieces */
 #define BT_TLB_BITS 10             /* entries of each of the read and write TLBs */
 #define BT_IBL_BITS 14             /* entries of the branch-target table */
@@ -323,6 +323,7 @@ struct bt_hash;
 struct bt_vm {
     struct vm *vm;
     struct host_code code;
+    u64 clones_off;         /* in it, where the clones' part begins */
     u8 *stubs_end;          /* executable view: stubs lie in [code.rx, stubs_end) */
     struct host_mutex lock; /* translation and linking */
     struct bt_hash *hash;
@@ -443,7 +444,8 @@ static inline u32 bt_block_mode(const struct bt_vcpu *c)
 void bt_stubs_build(struct bt_vm *bt);
 
 /* --- cache.c --- */
-int bt_cache_init(struct bt_vm *bt);
+/* size: of the code cache in bytes; 0: default. 0 or -errno. */
+int bt_cache_init(struct bt_vm *bt, u64 size);
 void bt_cache_destroy(struct bt_vm *bt);
 /* The block for va at gpa; a page-crossing one only while its second page is still the one mapped.
  */

@@ -239,20 +239,21 @@ struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
 /* --- the cache -----------------------------------------------------------------------------------
  */
 
-int bt_cache_init(struct bt_vm *bt)
+int bt_cache_init(struct bt_vm *bt, u64 size)
 {
-    int err = host_code_alloc(&bt->code, BT_CODE_SIZE + BT_CLONE_SIZE);
+    int err = host_code_alloc(&bt->code, align_down(size ? size : BT_CODE_SIZE, PAGE_SIZE));
     u8 *clones;
 
     if (err)
         return err;
     bt_stubs_build(bt);
-    clones = bt->code.rw + BT_CODE_SIZE;
+    bt->clones_off = align_down(bt->code.size - bt->code.size / BT_CLONE_PART, PAGE_SIZE);
+    clones = bt->code.rw + bt->clones_off;
     bt->hash = hash_create(FIRST_BITS, NULL);
     bt->by_gpa = host_zalloc(sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
     if (!bt->hash || !bt->by_gpa ||
         !space_init(&bt->space[BT_TRANSLATIONS], bt->space[BT_TRANSLATIONS].code, clones) ||
-        !space_init(&bt->space[BT_CLONES], clones, clones + BT_CLONE_SIZE))
+        !space_init(&bt->space[BT_CLONES], clones, bt->code.rw + bt->code.size))
         return -12; /* ENOMEM */
     return 0;
 }
@@ -277,7 +278,7 @@ void bt_cache_destroy(struct bt_vm *bt)
 struct bt_block *bt_cache_find_pc(struct bt_vm *bt, u64 pc)
 {
     const struct bt_space *sp =
-        &bt->space[pc - (u64)(uintptr_t)bt->code.rx < BT_CODE_SIZE ? BT_TRANSLATIONS : BT_CLONES];
+        &bt->space[pc - (u64)(uintptr_t)bt->code.rx < bt->clones_off ? BT_TRANSLATIONS : BT_CLONES];
     unsigned lo = 0, hi = __atomic_load_n(&sp->norder, __ATOMIC_ACQUIRE);
 
     while (lo < hi) {

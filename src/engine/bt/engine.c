@@ -269,7 +269,7 @@ static int bt_vm_create(struct vm *vm, const struct engine_options *opt)
         bt->interp_only = true;
     if (opt && opt->bt_mode && text_is(opt->bt_mode, "lockstep"))
         bt->lockstep = true;
-    err = bt_cache_init(bt);
+    err = bt_cache_init(bt, opt ? opt->code_cache : 0);
     if (err) {
         bt_cache_destroy(bt);
         host_free(bt);
