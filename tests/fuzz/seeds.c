@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes what the fuzzers start from to DIR/loaders, DIR/options, DIR/gdb, DIR/share and
- * DIR/bootdisk. */
+/* Writes what the fuzzers start from to DIR/loaders, DIR/options, DIR/gdb, DIR/share,
+ * DIR/bootdisk and DIR/virtqueue. */
 #include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,6 +146,33 @@ static int put_frames(const char *dir)
     return bad;
 }
 
+/* virtqueue.c's language: the device, queues in good order, a descriptor of each queue, available
+ * and notified. */
+static int put_drivers(const char *dir)
+{
+    int bad = 0;
+
+    for (u8 n = 0; n < 12; n++) {
+        u8 device = n % 3, how = (u8)(8 | n / 3), *p = image;
+
+        *p++ = device;
+        *p++ = 6;
+        *p++ = how;
+        for (u8 q = 0; q < 6; q++) {
+            /* In a packed ring id and flags are the other way round. */
+            u8 flags = q % 2 ? 0 : 2;
+            const u8 text[] = {
+                9, 0, q, how & 1 ? 0 : flags, 0, 0, 0x10, 64, how & 1 ? 0x80 | flags : 0, 10, q, 0,
+                2, q, 3};
+
+            memcpy(p, text, sizeof(text));
+            p += sizeof(text);
+        }
+        bad |= put(dir, "virtqueue", n, image, (u64)(p - image));
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0;
@@ -156,6 +183,7 @@ int main(int argc, char **argv)
     bad |= put_messages(argv[1]);
     bad |= put_frames(argv[1]);
     bad |= put_packets(argv[1]);
+    bad |= put_drivers(argv[1]);
     bad |= put(argv[1], "loaders", 0, image, make_bzimage(image));
     bad |= put(argv[1], "loaders", 1, image, make_pvh_elf(image, false));
     bad |= put(argv[1], "loaders", 2, image, make_pvh_elf(image, true));
