@@ -170,6 +170,19 @@ class Guest:
                         return when
                 return None
 
+    def wait_text(self, text, limit):
+        """The same for text that need not end its line: a prompt."""
+        end = time.monotonic() + limit
+        while True:
+            if text in self.buffer.decode(errors='replace'):
+                return time.monotonic() - self.start
+            for when, line in self.lines:
+                if text in line:
+                    return when
+            left = end - time.monotonic()
+            if left <= 0 or not self.pump(min(left, 0.2)):
+                return None
+
     def wait_end(self, limit):
         """The exit status, or None when it does not end in time."""
         end = time.monotonic() + limit

@@ -13,6 +13,7 @@ Suites (all by default, or those named on the command line):
   guests      freestanding test kernels under the engine
   diff        random instructions, host CPU against translator, some seconds
   functional  the program as a user drives it: a stock kernel, bad input, the terminal
+  debian      a whole Debian: builds its disk (once), boots it, network, packages, compiler, ssh
 
 Every suite has a time limit, and every test in it one of its own; a suite that does not come to an end
 counts as a failure. Exit status 1 when anything failed.
@@ -155,14 +156,17 @@ def meson_suite(suite, where, name, limit, env=None):
         suite.skipped += skipped
 
 
-def functional(suite, limit):
+DEBIAN = 'tests/functional/test_debian.py'
+
+
+def functional(suite, limit, what):
     if not need(suite, 'build'):
         return
-    report = os.path.join(ROOT, 'build', 'functional.xml')
+    report = os.path.join(ROOT, 'build', suite.name + '.xml')
     if os.path.exists(report):
         os.unlink(report)
     status, out = run(['/usr/bin/python3', '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
-                       '--junitxml', report, 'tests/functional'], limit)
+                       '--junitxml', report] + what, limit)
     suite.log = out if status else ''
     try:
         root = ET.parse(report).getroot()
@@ -201,7 +205,8 @@ SUITES = {
     'asan': lambda s: meson_suite(s, 'build-asan', 'unit', 900, ASAN),
     'guests': lambda s: meson_suite(s, 'build', 'guests', 1200),
     'diff': lambda s: meson_suite(s, 'build', 'diff', 600),
-    'functional': lambda s: functional(s, 1200),
+    'functional': lambda s: functional(s, 1200, ['tests/functional', '--ignore', DEBIAN]),
+    'debian': lambda s: functional(s, 1200, ['-x', DEBIAN]),
 }
 
 
