@@ -124,12 +124,26 @@ def staging(where, values):
             f.write(text.format(**values))
     return '; '.join([
         'set -e',
+        # See no_initrd.
+        'rm /usr/sbin/update-initramfs',
+        'dpkg-divert --quiet --local --rename --remove /usr/sbin/update-initramfs',
+        'for v in /lib/modules/*; do update-initramfs -c -k "${v##*/}"; done',
         'chmod 700 /root/.ssh', 'chmod 600 /root/.ssh/authorized_keys',
         # On the consoles root has no password; sshd takes empty passwords from nobody.
         'passwd -q -d root',
         f'systemctl -q enable {" ".join(ENABLE)}',
         f'systemctl -q mask {" ".join(MASK)}',
         'rm -f /etc/apt/apt.conf.d/99mmdebstrap /etc/dpkg/dpkg.cfg.d/99mmdebstrap',
+    ])
+
+
+def no_initrd():
+    """Shell commands that keep packages from making initrds: each would be made twice, and it takes long."""
+    real = '/usr/sbin/update-initramfs'
+    return '; '.join([
+        'set -e',
+        f'chroot "$1" dpkg-divert --quiet --local --rename --divert {real}.real --add {real}',
+        f'ln -s /bin/true "$1{real}"',
     ])
 
 
@@ -161,6 +175,7 @@ def build(a, values, image):
                 '--dpkgopt=path-exclude=/usr/share/man/*', '--dpkgopt=path-exclude=/usr/share/doc/*',
                 '--dpkgopt=path-include=/usr/share/doc/*/copyright',
                 '--dpkgopt=path-exclude=/usr/share/locale/*',
+                f'--essential-hook={no_initrd()}',
                 f'--customize-hook=copy-in {tree}/etc {tree}/root /',
                 f'--chrooted-customize-hook={commands}']
         argv += [f'--aptopt={o}' for o in apt_options()]
