@@ -115,6 +115,15 @@ static bool on_stdio(const struct config *c)
            (c->virtio_console && !strcmp(c->virtio_console, "stdio"));
 }
 
+/* Whether somebody is to hold the terminal: for the console, or for a command that would have one
+ * without us. */
+static bool wants_terminal(const struct config *c)
+{
+    if (c->command)
+        return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    return c->detach || (on_stdio(c) && isatty(STDIN_FILENO));
+}
+
 int cmd_run(int argc, char **argv)
 {
     struct run r = {.signals = -1};
@@ -134,8 +143,16 @@ int cmd_run(int argc, char **argv)
     if (!r.cfg.kernel && !r.cfg.disk.n)
         return failure("nothing to boot: give a disk image, or a kernel with -k (a bzImage, PVH or "
                        "Multiboot image)");
-    host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet ? LOG_ERROR : LOG_INFO);
-    if (!r.cfg.check && (r.cfg.detach || (on_stdio(&r.cfg) && isatty(STDIN_FILENO))))
+    if (r.cfg.command && (!r.cfg.kernel || !r.cfg.initrd))
+        return failure("a command is run in an initramfs: give one that holds it with -i, and a "
+                       "kernel with -k");
+    if (r.cfg.command && r.cfg.detach)
+        return failure("a command is not run in the background: leave out --detach");
+    if (r.cfg.command && r.cfg.virtio_console && !strcmp(r.cfg.virtio_console, "stdio"))
+        return failure("standard input and output are the command's: not --virtio-console stdio");
+    /* The output is the command's alone. */
+    host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet || r.cfg.command ? LOG_ERROR : LOG_INFO);
+    if (!r.cfg.check && wants_terminal(&r.cfg))
         return front_run(run_machine, &r, r.cfg.detach);
     return run_machine(&r, -1);
 }

@@ -26,7 +26,8 @@ ALLOWED = {
     'host': ['base', 'core'],
     'config': ['base'],
     'proto': ['base'],
-    'board': ['base', 'x86', 'core', 'engine/interp', 'engine/bt', 'dev', 'backend', 'debug', 'host',
+    'agent': ['base', 'proto'],
+    'board': ['agent', 'proto', 'base', 'x86', 'core', 'engine/interp', 'engine/bt', 'dev', 'backend', 'debug', 'host',
               'config'],
     'app': ['board', 'config', 'proto', 'host', 'core', 'base', 'x86'],
 }

@@ -152,7 +152,8 @@ int boot_place_string(struct boot *b, const char *what, const char *text, u64 *o
 int boot_place_initrd(struct boot *b, const char *path, u64 hi, u64 *addr, u64 *size)
 {
     struct image_file f;
-    void *dst;
+    u8 *dst;
+    u64 at;
     int fd = b->initrd_fd, r;
 
     b->initrd_fd = 0;
@@ -160,16 +161,20 @@ int boot_place_initrd(struct boot *b, const char *path, u64 hi, u64 *addr, u64 *
                : image_file_open(&f, "initrd", path, b->ram, b->err, b->err_size);
     if (r)
         return r;
-    *size = f.size;
-    if (!boot_place(b, align_up(f.size, PAGE_SIZE), PAGE_SIZE, LAYOUT_1M, hi, BOOT_HIGHEST, addr)) {
+    /* Linux looks for the next archive at multiples of four. */
+    at = b->extra_initrd ? align_up(f.size, 4) : f.size;
+    *size = at + b->extra_initrd_size;
+    if (!boot_place(b, align_up(*size, PAGE_SIZE), PAGE_SIZE, LAYOUT_1M, hi, BOOT_HIGHEST, addr)) {
         image_close(&f);
         return boot_fail(
             b, "initrd %s (%llu KiB) does not fit beside the kernel in %llu MiB of memory", path,
             (unsigned long long)(*size + 1023) >> 10, (unsigned long long)(b->ram >> 20));
     }
-    dst = guest_mem_ptr(b->mem, gpa(*addr), f.size);
+    dst = guest_mem_ptr(b->mem, gpa(*addr), *size);
     r = dst ? image_copy(&f, dst, b->err, b->err_size)
             : boot_fail(b, "initrd %s: no memory at %#llx", path, (unsigned long long)*addr);
+    if (!r && b->extra_initrd)
+        memcpy(dst + at, b->extra_initrd, b->extra_initrd_size);
     image_close(&f);
     return r;
 }

@@ -217,6 +217,9 @@ int multiboot_load(struct boot *b, const struct multiboot_image *m, const u8 *bu
     int n_modules = 0;
     int r = elf_place(b, &m->image, buf);
 
+    if (!r && b->extra_initrd)
+        r = boot_fail(b, "%s is a Multiboot image: a command can only be run in Linux",
+                      b->kernel_name);
     if (!r)
         r = boot_place_low(b, "the Multiboot information", sizeof(info), 16, &at);
     if (!r)

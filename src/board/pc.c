@@ -136,14 +136,17 @@ static int load(struct pc *pc, struct x86_vcpu_state *s)
                      .s = s,
                      .err = pc->err,
                      .err_size = pc->err_size};
+    int r;
 
     e820_build(&map, cfg->memory);
     b.rsdp = acpi_build((u8 *)pc->ram.ptr + LAYOUT_BIOS, LAYOUT_BIOS_SIZE, LAYOUT_BIOS,
                         (unsigned)cfg->cpus);
     if (!b.rsdp)
         return fail(pc, "no room for the ACPI tables");
-    if (cfg->kernel)
-        return load_kernel(&b, cfg->kernel);
+    if (cfg->kernel) {
+        r = pc_command_boot(pc, &b);
+        return r ? r : load_kernel(&b, cfg->kernel);
+    }
     log_debug("booting %s: %s", d->name, d->cmdline);
     b.cmdline = d->cmdline;
     b.kernel_name = d->name;
@@ -273,6 +276,9 @@ static void tear_down(struct pc *pc)
     if (pc->console)
         pc->console->close(pc->console);
     pc->console = NULL;
+    if (pc->command)
+        pc->command->close(pc->command);
+    pc->command = NULL;
     pc_close_nets(pc);
     pc_close_disks(pc);
     pc_close_virtio(pc);
@@ -335,6 +341,7 @@ int pc_run(struct pc *pc)
         r = vm_run(&pc->vm);
     status = r ? PC_EXIT_FAILURE : exit_status(&pc->vm);
     why = (enum vm_stop_reason)pc->vm.stop_reason;
+    status = pc_command_status(pc, status);
     text = final_report(pc, why == VM_CRASH || (why == VM_RESET && pc->vm.exit_code));
 
     gdb_server_vm_ended(pc->gdb, status);
@@ -342,6 +349,7 @@ int pc_run(struct pc *pc)
     if (r)
         log_error("the event loop failed: %s", strerror(-r));
     report_stop(&pc->vm);
+    pc_command_report(pc);
     if (text)
         fputs(text, stderr);
     free(text);
@@ -358,5 +366,8 @@ void pc_destroy(struct pc *pc)
     tear_down(pc);
     host_ram_free(&pc->ram);
     diskboot_close(&pc->diskboot);
+    cpio_free(&pc->extra_initrd);
+    free(pc->cmdline);
+    free(pc->last_words);
     free(pc);
 }

@@ -72,6 +72,12 @@ static int create_serial(struct pc *pc, struct device *irq)
     struct uart_config com1 = {.base = UART_COM1, .irq = irqchip_isa_line(irq, UART_COM1_IRQ)};
     struct console_config console = pc_console_config(pc, pc->cfg->serial);
 
+    /* With a command, standard input and output or the terminal are the command's. */
+    if (pc->cfg->command)
+        console.terminal_fd = -1;
+    if (pc->cfg->command && !strcmp(console.serial, "stdio"))
+        console.serial = "null";
+
     pc->console = console_open(&pc->vm, &console, pc->err, pc->err_size);
     if (!pc->console)
         return -EINVAL;
@@ -157,8 +163,10 @@ int pc_create_devices(struct pc *pc)
         r = pc_create_virtio(pc);
     if (!r)
         r = pc_create_shares(pc);
-    /* Last, for it says that the machine runs. */
+    /* Last, for they say that the machine runs. */
     if (!r)
         r = create_serial(pc, irq);
+    if (!r)
+        r = pc_command_create(pc, irq);
     return r ? r : set_up_like_firmware(pc);
 }

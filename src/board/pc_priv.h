@@ -4,6 +4,8 @@
 #define TRIVISOR_BOARD_PC_PRIV_H
 
 #include "backend/char/console.h"
+#include "board/boot.h"
+#include "board/cpio.h"
 #include "board/diskboot.h"
 #include "board/pc.h"
 #include "config/config.h"
@@ -25,11 +27,16 @@ struct pc {
     struct pc_ends ends;
     struct diskboot diskboot; /* without -k */
     struct chardev *console;
-    struct gdb_server *gdb; /* NULL: no --gdb */
     /* Port 0 of the virtio console, and the others, with their names. */
     struct chardev *hvc, *port[PC_PORTS_MAX];
     char port_name[PC_PORTS_MAX][65];
     unsigned nports;
+    struct chardev *command;  /* NULL: none is run */
+    struct cpio extra_initrd; /* what is added to the initrd, for a command */
+    bool command_missed;      /* the guest ended before it */
+    char *last_words;         /* the end of its console then */
+    char *cmdline;            /* the kernel's, when it is not the user's alone */
+    struct gdb_server *gdb;   /* NULL: no --gdb */
     struct device *pm, *pci;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];
@@ -75,6 +82,16 @@ int pc_create_nets(struct pc *pc);
 void pc_close_nets(struct pc *pc);
 /* Closes what they were connected to; the devices are gone. */
 void pc_close_virtio(struct pc *pc);
+
+/* A command of the user's, when there is one (pc_command.c). What the kernel gets for it: 0, or
+ * -errno with one line in pc->err. */
+int pc_command_boot(struct pc *pc, struct boot *b);
+/* Creates the port its input and output go through. Likewise. */
+int pc_command_create(struct pc *pc, struct device *irq);
+/* The program's exit status, from what the machine's end alone would give. */
+int pc_command_status(struct pc *pc, int status);
+/* Says why there is no status of the command's. */
+void pc_command_report(const struct pc *pc);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

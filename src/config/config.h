@@ -42,6 +42,8 @@ struct config {
     u64 console_log; /* bytes */
     const char *name;
     bool detach;
+    char **command; /* what follows --, to be run in the guest; NULL: nothing */
+    int n_command;
     bool stats;
     bool strict_io;
     bool strict_msr;

@@ -239,9 +239,6 @@ static int parse_word(struct parser *p, const char *word, const char *next, int 
         const char *eq = strchr(name, '=');
         size_t n = eq ? (size_t)(eq - name) : strlen(name);
 
-        if (!n && !eq)
-            return fail(p, "unexpected '--': running a command in the guest is not built in this "
-                           "version");
         o = find_long(name, n);
         if (!o)
             return fail(p, "unknown option '--%.*s'; see trivisor help run", (int)n, name);
@@ -277,6 +274,13 @@ int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_
     int used, r;
 
     for (int i = 0; i < argc; i += used) {
+        if (!strcmp(argv[i], "--")) {
+            if (i + 1 == argc || !argv[i + 1][0])
+                return fail(&p, "no command after '--'");
+            c->command = argv + i + 1;
+            c->n_command = argc - i - 1;
+            break;
+        }
         r = parse_word(&p, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used);
         if (r)
             return r;

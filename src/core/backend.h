@@ -31,6 +31,7 @@ struct chardev {
     void (*on_open)(void *dev, bool open);
     void *dev;
     u16 cols, rows; /* the last known size; 0: unknown */
+    bool holds;     /* nothing may be lost: also devices that could do without set on_writable */
     bool closed;    /* nobody is at the other end, and what is written is lost */
 };
 

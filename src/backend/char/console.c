@@ -332,3 +332,30 @@ struct chardev *console_open(struct vm *vm, const struct console_config *cfg, ch
     }
     return &h->c;
 }
+
+size_t console_last_words(const struct chardev *c, char *out, size_t max)
+{
+    const struct console *h = container_of(c, struct console, c);
+    u64 start = replay_start(&h->log);
+    struct host_iov iov[2];
+    size_t total, at = 0;
+    unsigned n;
+
+    if (h->log.end - start > max)
+        start = h->log.end - max;
+    total = replay_peek(&h->log, start, max, iov, &n);
+    for (unsigned i = 0; i < n; i++) {
+        memcpy(out + at, iov[i].base, iov[i].len);
+        at += iov[i].len;
+    }
+    if (start) {
+        const char *line = memchr(out, '\n', total);
+
+        if (line) {
+            at = (size_t)(line + 1 - out);
+            memmove(out, line + 1, total - at);
+            total -= at;
+        }
+    }
+    return total;
+}

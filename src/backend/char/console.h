@@ -29,4 +29,8 @@ struct console_config {
 struct chardev *console_open(struct vm *vm, const struct console_config *cfg, char *err,
                              size_t err_size);
 
+/* The last output, up to max bytes, from the beginning of a line if one is in it. Returns how many
+ * are in out. */
+size_t console_last_words(const struct chardev *c, char *out, size_t max);
+
 #endif

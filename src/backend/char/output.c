@@ -19,20 +19,25 @@
 
 static void flush(struct output *o);
 
-/* Not from within a write. */
-static void tell_owner(struct output *o)
+/* Tells who waits that there is room, or that there will never be a reader again. Not from within a
+ * write. */
+static void tell_room(struct output *o)
 {
-    if (!o->full || o->len > OUTPUT_SIZE / 2)
+    bool room = o->wanted && (o->dead || o->len <= OUTPUT_SIZE / 2);
+
+    if (!room && !(o->on_room && (o->dead || (o->ending && !o->len))))
         return;
-    o->full = false;
-    if (o->owner->on_writable)
+    o->wanted = false;
+    if (o->on_room)
+        o->on_room(o->opaque);
+    else if (o->owner->on_writable)
         o->owner->on_writable(o->owner->dev);
 }
 
 static void on_timer(void *opaque)
 {
     flush(opaque);
-    tell_owner(opaque);
+    tell_room(opaque);
 }
 
 /* Event loop: the descriptor takes bytes again. */
@@ -46,7 +51,7 @@ static void on_writable(void *opaque, u32 events)
         o->waiting = false;
         host_loop_del_fd(o->fd);
         flush(o);
-        tell_owner(o);
+        tell_room(o);
     }
     vm_unlock(o->vm);
 }
@@ -80,7 +85,8 @@ static void flush(struct output *o)
         ssize_t r = write_piece(o, 0);
 
         if (r < 0) {
-            log_warn("serial output: %s; further output is dropped", strerror((int)-r));
+            if (!o->on_room)
+                log_warn("serial output: %s; further output is dropped", strerror((int)-r));
             o->dead = true;
             o->len = 0;
         } else if (r == 0) {
@@ -106,13 +112,11 @@ int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner)
     return 0;
 }
 
-size_t output_write(struct output *o, const u8 *buf, size_t n)
+/* Puts what fits into the ring. */
+static size_t gather(struct output *o, const u8 *buf, size_t n)
 {
     size_t taken = 0;
-    bool was_empty = o->len == 0;
 
-    if (o->dead)
-        return n;
     while (taken < n && o->len < OUTPUT_SIZE) {
         size_t at = (o->head + o->len) % OUTPUT_SIZE;
         size_t piece = OUTPUT_SIZE - at;
@@ -125,15 +129,36 @@ size_t output_write(struct output *o, const u8 *buf, size_t n)
         o->len += piece;
         taken += piece;
     }
-    if (taken < n && o->owner->on_writable)
-        o->full = true;
-    else
-        o->dropped += n - taken;
-    if (o->len >= OUTPUT_SIZE / 2)
+    return taken;
+}
+
+size_t output_try(struct output *o, const u8 *buf, size_t n)
+{
+    bool was_empty = o->len == 0;
+    size_t taken;
+
+    if (o->dead)
+        return n;
+    taken = gather(o, buf, n);
+    if (o->len >= OUTPUT_SIZE / 2) {
         flush(o);
-    /* The owner hears of the room that made later, not from here. */
-    if ((was_empty && o->len) || (o->full && !o->waiting))
+        taken += gather(o, buf + taken, n - taken);
+    } else if (was_empty && o->len) {
         vtimer_set(&o->timer, vm_clock_ns(o->vm) + GATHER_NS);
+    }
+    /* When the ring is full the descriptor is, too, and is waited for: see flush. */
+    o->wanted |= taken < n;
+    return o->dead ? n : taken;
+}
+
+size_t output_write(struct output *o, const u8 *buf, size_t n)
+{
+    size_t taken = output_try(o, buf, n);
+
+    if (!o->owner->on_writable) {
+        o->wanted = false;
+        o->dropped += n - taken;
+    }
     return taken;
 }
 

@@ -19,9 +19,14 @@ struct output {
     size_t head, len; /* ring: first byte, number of bytes */
     u64 dropped;
     struct chardev *owner; /* whose output it is; NULL: nobody to tell that there is room */
-    bool full;             /* a write was cut short: owner's device waits */
     bool waiting;          /* watched for EPOLLOUT */
     bool dead;             /* the other end is gone */
+    bool wanted;           /* somebody waits for room */
+    bool ending;           /* somebody waits until everything is written */
+    /* May be NULL: half of the buffer is free again after output_try gave no more room; or, with
+     * ending, it is empty; or the other end is gone. VM lock held. */
+    void (*on_room)(void *opaque);
+    void *opaque;
     u8 *ring;
 };
 
@@ -29,6 +34,8 @@ struct output {
 int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner);
 /* Takes up to n bytes; returns how many. VM lock held. */
 size_t output_write(struct output *o, const u8 *buf, size_t n);
+/* The same, but what is not taken is not lost: it is offered again after on_room. */
+size_t output_try(struct output *o, const u8 *buf, size_t n);
 /* Writes what is left, waiting at most about two seconds for a slow reader. */
 void output_finish(struct output *o);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * 16550A (National PC16550D data sheet). Transmission takes no time: THR is empty again at once.
- * Bytes go to the character device in lines or after a short while, to spare system calls.
+ * Bytes go to the character device in lines or after a short while, to spare system calls; only
+ * one that holds back (chardev.holds) keeps THR from being empty.
  */
 #include "dev/chipset/uart.h"
 
@@ -64,8 +65,9 @@ struct uart {
     u8 rx[FIFO_SIZE];
     unsigned rx_head, rx_n;
     struct vtimer rx_timer;
-    u8 tx[TX_BATCH];
+    u8 tx[TX_BATCH + FIFO_SIZE]; /* what the guest may send without asking fits behind a batch */
     unsigned tx_n;
+    bool tx_held; /* the other end takes nothing now: THR is not empty */
     struct vtimer tx_timer;
 };
 
@@ -189,10 +191,31 @@ static void clear_rx(struct uart *u)
 
 static void tx_flush(struct uart *u)
 {
+    size_t taken = u->tx_n;
+
     if (u->tx_n && u->chr)
-        u->chr->write(u->chr, u->tx, u->tx_n);
-    u->tx_n = 0;
+        taken = u->chr->write(u->chr, u->tx, u->tx_n);
+    u->tx_held = u->chr && u->chr->holds && taken < u->tx_n;
+    if (!u->tx_held)
+        taken = u->tx_n;
+    u->tx_n -= (unsigned)taken;
+    for (unsigned i = 0; i < u->tx_n; i++)
+        u->tx[i] = u->tx[taken + i];
     vtimer_cancel(&u->tx_timer);
+}
+
+/* The other end has room again. */
+static void on_room(void *dev)
+{
+    struct uart *u = dev;
+
+    if (!u->tx_held)
+        return;
+    tx_flush(u);
+    if (!u->tx_held) {
+        u->thri = true;
+        update_irq(u);
+    }
 }
 
 static void tx_timer_fired(void *opaque)
@@ -202,16 +225,18 @@ static void tx_timer_fired(void *opaque)
 
 static void transmit(struct uart *u, u8 c)
 {
-    u->thri = true;
+    u->thri = !u->tx_held;
     if (u->mcr & MCR_LOOP) {
         rx_push(u, c);
         arm_timeout(u);
     } else if (u->chr) {
         if (!u->tx_n)
             vtimer_set(&u->tx_timer, vm_clock_ns(u->vm) + TX_DELAY_NS);
-        u->tx[u->tx_n++] = c;
-        if (c == '\n' || u->tx_n == TX_BATCH)
+        if (u->tx_n < sizeof(u->tx)) /* else the guest did not look whether THR is empty */
+            u->tx[u->tx_n++] = c;
+        if (!u->tx_held && (c == '\n' || u->tx_n >= TX_BATCH))
             tx_flush(u);
+        u->thri = !u->tx_held;
     }
     update_irq(u);
 }
@@ -252,7 +277,7 @@ static void update_modem(struct uart *u)
 
 static u8 read_lsr(struct uart *u)
 {
-    u8 val = u->lsr | LSR_THRE | LSR_TEMT;
+    u8 val = u->lsr | (u->tx_held ? 0 : LSR_THRE | LSR_TEMT);
 
     if (u->rx_n)
         val |= LSR_DR;
@@ -315,7 +340,7 @@ static void write_ier(struct uart *u, u8 val)
     u8 rising = (u8)(~u->ier & val);
 
     u->ier = val & 0x0f;
-    if (rising & IER_THRI) /* enabling it with THR empty interrupts at once */
+    if ((rising & IER_THRI) && !u->tx_held) /* enabling it with THR empty interrupts at once */
         u->thri = true;
     update_irq(u);
 }
@@ -420,6 +445,8 @@ static void destroy(struct device *d)
     vtimer_cancel(&u->rx_timer);
     if (u->chr) {
         u->chr->on_input = NULL;
+        if (u->chr->holds)
+            u->chr->on_writable = NULL;
         u->chr->dev = NULL;
     }
     host_free(u);
@@ -446,6 +473,8 @@ struct device *uart_create(struct vm *vm, const struct uart_config *cfg)
     if (u->chr) {
         u->chr->dev = u;
         u->chr->on_input = on_input;
+        if (u->chr->holds)
+            u->chr->on_writable = on_room;
     }
     reset(&u->dev);
     vm_add_device(vm, &u->dev);
