@@ -8,8 +8,12 @@
 #define EXIT_STATUS_FAILURE 125
 
 int cmd_run(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+
+/* Their names, NULL behind the last. */
+extern const char *const command_names[];
 
 extern const char program_version[];
 

@@ -25,12 +25,24 @@ static const struct command {
      "then what comes. Several terminals may be at one console; all see it, all may type. The\n"
      "keys are those of trivisor run: C-a d leaves the machine running, C-a x ends it.\n\n"
      "Without a name: lists your running machines, name and process id, one a line."},
+    {"completion", cmd_completion, " bash|zsh|fish", "print a completion script for a shell",
+     "Prints a script that completes commands, options, their values, files and the names of\n"
+     "running machines. For the present shell:\n\n"
+     "  bash   source <(trivisor completion bash)\n"
+     "  zsh    source <(trivisor completion zsh)\n"
+     "  fish   trivisor completion fish | source\n\n"
+     "For all: put it where your shell looks for completions, as\n"
+     "/usr/share/bash-completion/completions/trivisor, _trivisor in a directory of zsh's\n"
+     "$fpath, or /usr/share/fish/vendor_completions.d/trivisor.fish."},
     {"doctor", cmd_doctor, "", "say what works on this host, and what is missing",
      "Says which engines work on this host and how fast, by measurement, and what is missing\n"
      "for the others."},
     {"version", cmd_version, "", "print the version", "Prints the version."},
     {"help", cmd_help, " [command]", "print help", "Prints help about a command, or lists them."},
 };
+
+const char *const command_names[] = {"run",     "console", "completion", "doctor",
+                                     "version", "help",    NULL};
 
 int failure(const char *fmt, ...)
 {
@@ -65,10 +77,11 @@ static void print_commands(void)
 
 void print_run_help(FILE *out)
 {
-    fprintf(out, "Usage: trivisor run [DISK] [options]\n\n"
+    fprintf(out, "Usage: trivisor run [DISK] [options] [-- COMMAND [ARGUMENT...]]\n\n"
                  "Boots a virtual machine, its serial port on the terminal: the kernel given with "
                  "-k,\nor the one that is installed on the first disk. DISK is one more -d, the "
-                 "first.\n\n"
+                 "first. COMMAND runs in the initramfs given with -i, "
+                 "instead of its init;\nits input, output and exit status are passed.\n\n"
                  "Options:\n");
     config_print_help(out);
     fprintf(out, "\nKeys on the terminal:\n"
@@ -78,6 +91,7 @@ void print_run_help(FILE *out)
                  "  C-a C-a   send C-a to the guest\n"
                  "\nExit status:\n"
                  "  0         the guest powered off or reset itself, or C-a x\n"
+                 "  any       that of the command; 126, 127: it could not be run\n"
                  "  (v<<1)|1  the guest wrote v to the isa-debug-exit port 0xf4\n"
                  "  122       the guest crashed: triple fault\n"
                  "  124       the guest reported a panic through pvpanic\n"

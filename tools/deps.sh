@@ -13,14 +13,15 @@ set -eu
 #                         mmdebstrap, fakeroot, e2fsprogs, fdisk, ssh-keygen (make image), uidmap (the same
 #                         without root)
 # tests:                  clang (second compiler, fuzzing, sanitizers), clang-format, cmocka, pytest, pexpect,
-#                         gdb (the gdb stub)
+#                         gdb (the gdb stub),
+#                         zsh, fish (their completion scripts)
 # tests, bench:           qemu-utils (qemu-img and qemu-io judge the disk images)
 # bench:                  qemu-system-x86 (the program measured against; also runs the test guests)
 PACKAGES="gcc libc6-dev binutils make meson ninja-build pkg-config git python3 ca-certificates
     libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libslirp-dev acpica-tools
     busybox-static
     mmdebstrap fakeroot uidmap e2fsprogs fdisk openssh-client
-    clang clang-format libclang-rt-14-dev libcmocka-dev python3-pytest python3-pexpect gdb mandoc
+    clang clang-format libclang-rt-14-dev libcmocka-dev python3-pytest python3-pexpect gdb mandoc zsh fish
     qemu-system-x86 qemu-utils"
 
 if [ "${1:-}" = --list ]; then

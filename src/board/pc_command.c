@@ -22,7 +22,7 @@
 #define APPEND_DEFAULT "console=ttyS0 quiet panic=-1"
 
 /* The last words of a guest that ended before its command did. */
-#define LAST_WORDS 2000
+#define LAST_WORDS 6000
 
 int pc_command_boot(struct pc *pc, struct boot *b)
 {
