@@ -8,7 +8,8 @@ set -eu
 # compiler and build:     gcc meson ninja-build pkg-config git iasl (acpica-tools)
 # libraries:              Zydis (decoder), libseccomp (the sandbox's system call filter), ext2fs (kernels
 #                         out of a guest's disk), libfuse (the protocol of shared directories), zlib and zstd
-#                         (compressed clusters of qcow2), libslirp (user-mode networks), libc headers
+#                         (compressed clusters of qcow2), libarchive (the disk of --cloud-init),
+#                         libslirp (user-mode networks), libc headers
 # guest images:           busybox-static (initramfs); the kernel is downloaded, not installed;
 #                         mmdebstrap, fakeroot, e2fsprogs, fdisk, ssh-keygen (make image), uidmap (the same
 #                         without root)
@@ -18,7 +19,7 @@ set -eu
 # tests, bench:           qemu-utils (qemu-img and qemu-io judge the disk images)
 # bench:                  qemu-system-x86 (the program measured against; also runs the test guests)
 PACKAGES="gcc libc6-dev binutils make meson ninja-build pkg-config git python3 ca-certificates
-    libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libslirp-dev acpica-tools
+    libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libarchive-dev libslirp-dev acpica-tools
     busybox-static
     mmdebstrap fakeroot uidmap e2fsprogs fdisk openssh-client
     clang clang-format libclang-rt-14-dev libcmocka-dev python3-pytest python3-pexpect gdb mandoc zsh fish

@@ -185,6 +185,8 @@ static int build(struct pc *pc)
     if (!r)
         r = pc_open_nets(pc);
     if (!r)
+        r = pc_open_seed(pc);
+    if (!r)
         r = pc_open_disks(pc); /* not for the eyes of the processes made above */
     if (!r)
         r = create_engine(pc);
@@ -282,6 +284,7 @@ static void tear_down(struct pc *pc)
     pc_close_nets(pc);
     pc_close_disks(pc);
     pc_close_virtio(pc);
+    pc_close_seed(pc);
 }
 
 static int exit_status(const struct vm *vm)

@@ -70,14 +70,16 @@ struct console_config pc_console_config(struct pc *pc, const char *where)
 static int create_serial(struct pc *pc, struct device *irq)
 {
     struct uart_config com1 = {.base = UART_COM1, .irq = irqchip_isa_line(irq, UART_COM1_IRQ)};
+    int terminal_fd = pc->ends.terminal_fd;
     struct console_config console = pc_console_config(pc, pc->cfg->serial);
 
     /* With a command, standard input and output or the terminal are the command's. */
-    if (pc->cfg->command)
+    if (pc->cfg->command) {
         console.terminal_fd = -1;
-    if (pc->cfg->command && !strcmp(console.serial, "stdio"))
-        console.serial = "null";
-
+        pc->ends.terminal_fd = terminal_fd;
+        if (!strcmp(console.serial, "stdio"))
+            console.serial = "null";
+    }
     pc->console = console_open(&pc->vm, &console, pc->err, pc->err_size);
     if (!pc->console)
         return -EINVAL;
@@ -157,6 +159,8 @@ int pc_create_devices(struct pc *pc)
         r = create_pci(pc, irq);
     if (!r)
         r = pc_create_disks(pc);
+    if (!r)
+        r = pc_create_seed(pc);
     if (!r)
         r = pc_create_nets(pc);
     if (!r)

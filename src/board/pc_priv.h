@@ -31,6 +31,7 @@ struct pc {
     struct chardev *hvc, *port[PC_PORTS_MAX];
     char port_name[PC_PORTS_MAX][65];
     unsigned nports;
+    struct blockdev *seed;    /* of --cloud-init; NULL: none */
     struct chardev *command;  /* NULL: none is run */
     struct cpio extra_initrd; /* what is added to the initrd, for a command */
     bool command_missed;      /* the guest ended before it */
@@ -60,11 +61,18 @@ struct pc {
 int pc_open_disks(struct pc *pc);
 int pc_create_disks(struct pc *pc);
 void pc_close_disks(struct pc *pc);
+
 /*
  * How to open the console that is connected to `where`. The one on stdio gets the terminal and is
  * the one `trivisor console` reaches; without one on stdio it is the serial port's.
  */
 struct console_config pc_console_config(struct pc *pc, const char *where);
+
+/* The disk of --cloud-init, likewise. */
+int pc_open_seed(struct pc *pc);
+int pc_create_seed(struct pc *pc);
+void pc_close_seed(struct pc *pc);
+
 /* Makes the virtio devices of pc_virtio.c. 0, or -errno with one line in pc->err. */
 int pc_create_virtio(struct pc *pc);
 /* Starts the servers of shared directories: before there are threads, or memory of the guest's that

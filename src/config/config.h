@@ -30,6 +30,7 @@ struct config {
     const char *balloon;
     struct config_list share;
     struct config_list disk;
+    const char *cloud_init;
     struct config_list net;
     struct config_list publish;
     const char *virtio_console;

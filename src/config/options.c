@@ -196,6 +196,14 @@ const struct option_row config_options[] = {
      .field = FIELD(detach),
      .help = "Start the machine in the background, print its name and return when it runs. Its "
              "console is reached with trivisor console."},
+    {.name = "cloud-init",
+     .type = OPTION_STRING,
+     .field = FIELD(cloud_init),
+     .arg = "KEY=VALUE,...",
+     .help = "Give the guest a read-only disk, behind all others, that tells cloud-init what to do "
+             "(its NoCloud source, label cidata). Keys: user-data=FILE, meta-data=FILE, "
+             "network-config=FILE; without meta-data, hostname=NAME and ssh-key=FILE (a public "
+             "key for the image's user). Two commas stand for one in a value."},
     {.name = "rng",
      .type = OPTION_CHOICE,
      .field = FIELD(rng),
