@@ -7,7 +7,7 @@ import pytest
 from conftest import LIMIT
 
 # A line, then each file behind its name.
-LOOK = ('for m in virtio_pci virtio_blk isofs; do modprobe $m; done; mkdir /mnt; mount -t iso9660 /dev/vda /mnt || exit; '
+LOOK = ('for m in virtio_pci virtio_blk isofs; do /sbin/modprobe $m; done; mkdir /mnt; mount -t iso9660 /dev/vda /mnt || exit; '
         'echo $(cat /sys/block/vda/ro) $(dd if=/dev/vda bs=1 skip=32808 count=6 2>/dev/null); cd /mnt; '
         'for f in *; do echo "== $f"; cat $f; done')
 
