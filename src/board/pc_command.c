@@ -51,13 +51,13 @@ int pc_command_boot(struct pc *pc, struct boot *b)
         at += n;
     }
     cpio_add(c, "trivisor", S_IFDIR | 0755, NULL, 0);
-    cpio_add(c, AGENT_PROGRAM + 1, S_IFREG | 0755, agent_program,
+    cpio_add(c, &AGENT_PROGRAM[1], S_IFREG | 0755, agent_program,
              (u64)(agent_program_end - agent_program));
-    cpio_add(c, AGENT_COMMAND + 1, S_IFREG | 0644, argv, size);
+    cpio_add(c, &AGENT_COMMAND[1], S_IFREG | 0644, argv, size);
     if (pc->ends.terminal_fd >= 0) {
         const char *term = getenv("TERM");
 
-        cpio_add(c, AGENT_TERMINAL + 1, S_IFREG | 0644, term, term ? strlen(term) : 0);
+        cpio_add(c, &AGENT_TERMINAL[1], S_IFREG | 0644, term, term ? strlen(term) : 0);
     }
     free(argv);
     if (cpio_finish(c)) {
