@@ -140,10 +140,15 @@ static u64 hash_of(u64 va, u64 gpa, u32 mode)
     return h | 1;
 }
 
-/* Slots of a bucket are the four from here on. */
-static u64 bucket_of(const struct bt_hash *h, u64 tag)
+/*
+ * The slot to begin at. Blocks of one page are neighbours in the table, a bucket for 32 bytes of
+ * code: what runs together is looked up together.
+ */
+static u64 bucket_of(const struct bt_hash *h, u64 va, u64 gpa, u32 mode)
 {
-    return (tag >> (64 - h->bits)) * BUCKET;
+    u64 page = hash_of(va & PAGE_MASK, gpa & PAGE_MASK, mode) >> (64 - h->bits);
+
+    return ((page + (va & (PAGE_SIZE - 1)) / 32) & (BIT64(h->bits) - 1)) * BUCKET;
 }
 
 static bool hash_put(struct bt_hash *h, struct bt_block *b)
@@ -152,7 +157,7 @@ static bool hash_put(struct bt_hash *h, struct bt_block *b)
 
     if (h->used > n / 2 + n / 8)
         return false;
-    for (u64 i = bucket_of(h, tag);; i = (i + 1) & (n - 1)) {
+    for (u64 i = bucket_of(h, b->va, b->gpa, b->mode);; i = (i + 1) & (n - 1)) {
         struct slot *s = &h->slot[i];
 
         if (s->tag != EMPTY)
@@ -190,7 +195,8 @@ static void hash_remove(struct bt_hash *h, const struct bt_block *b)
 {
     u64 tag = hash_of(b->va, b->gpa & PAGE_MASK, b->mode), n = (u64)BUCKET << h->bits;
 
-    for (u64 i = bucket_of(h, tag); h->slot[i].tag != EMPTY; i = (i + 1) & (n - 1))
+    for (u64 i = bucket_of(h, b->va, b->gpa, b->mode); h->slot[i].tag != EMPTY;
+         i = (i + 1) & (n - 1))
         if (h->slot[i].tag == tag && h->slot[i].b == b)
             h->slot[i].tag = DELETED;
 }
@@ -222,7 +228,7 @@ struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
     const struct bt_hash *h = __atomic_load_n(&c->bt->hash, __ATOMIC_ACQUIRE);
     u64 want = hash_of(va, gpa & PAGE_MASK, mode), n = (u64)BUCKET << h->bits;
 
-    for (u64 i = bucket_of(h, want);; i = (i + 1) & (n - 1)) {
+    for (u64 i = bucket_of(h, va, gpa, mode);; i = (i + 1) & (n - 1)) {
         u64 tag = __atomic_load_n(&h->slot[i].tag, __ATOMIC_ACQUIRE);
         struct bt_block *b;
 
