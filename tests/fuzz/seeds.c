@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes what the fuzzers start from to DIR/loaders, DIR/options, DIR/gdb, DIR/share,
- * DIR/bootdisk and DIR/virtqueue. */
+/* Writes what the fuzzers start from to DIR/NAME for every target. */
 #include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "backend/qcow2_image.h"
 #include "board/images.h"
 #include "config/config.h"
 
@@ -71,6 +71,32 @@ static int put_packets(const char *dir)
 
     for (unsigned i = 0; i < ARRAY_SIZE(s); i++)
         bad |= put(dir, "gdb", i, s[i], strlen(s[i]));
+    return bad;
+}
+
+/* Images of several shapes, with requests before them (qcow2.c). */
+static int put_qcow2(const char *dir)
+{
+    static const struct qcow2_shape shapes[] = {
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4},
+        {.version = 2, .cluster_bits = 9, .refcount_order = 4, .backing = "/proc/self/exe"},
+        {.version = 3, .cluster_bits = 9, .refcount_order = 6, .zstd = true, .snapshot = true},
+        {.version = 3, .cluster_bits = 10, .refcount_order = 0},
+        {.version = 3, .cluster_bits = 12, .refcount_order = 3, .snapshot = true},
+    };
+    static const u8 requests[] = {7, 0, /* read, write, flush, discard, zero, unmap, flush */
+                                  0, 0, 0, 0, 32, 0, 0, 0, 1, 1, 0, 0, 9, 0, 0, 0, 2, 0, 0,
+                                  0, 0, 0, 0, 0,  3, 2, 0, 0, 4, 0, 0, 0, 4, 4, 0, 0, 3, 0,
+                                  0, 0, 8, 0, 0,  0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0};
+    static u8 file[sizeof(requests) + QCOW2_IMAGE_MAX];
+    int bad = 0;
+
+    memcpy(file, requests, sizeof(requests));
+    for (unsigned i = 0; i < ARRAY_SIZE(shapes); i++) {
+        size_t n = make_qcow2(file + sizeof(requests), &shapes[i]);
+
+        bad |= put(dir, "qcow2", i, file, sizeof(requests) + n);
+    }
     return bad;
 }
 
@@ -198,5 +224,6 @@ int main(int argc, char **argv)
         bad |= put(argv[1], "options", (unsigned)i, image, (u64)n);
     }
     bad |= put_disks(argv[1]);
+    bad |= put_qcow2(argv[1]);
     return bad;
 }

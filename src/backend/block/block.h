@@ -3,8 +3,8 @@
  * Disks: raw files, block devices and qcow2 images behind struct blockdev (core/backend.h).
  *
  * Everything a disk will ever need is opened by block_open, backing files too; from then on only
- * pread, pwrite, preadv, pwritev, fdatasync, fallocate and ioctl are called on the descriptors, and
- * locks and memory are taken. Images are not trusted: whatever is in them ends in a refusal in one
+ * preadv, pwritev, fdatasync and fallocate are called on the descriptors, and locks and memory are
+ * taken. Images are not trusted: whatever is in them ends in a refusal in one
  * line or in I/O errors.
  */
 #ifndef TRIVISOR_BACKEND_BLOCK_BLOCK_H

@@ -249,7 +249,9 @@ static int punch(struct block_file *f, int mode, u64 off, u64 len)
     while (r && errno == EINTR);
     if (!r)
         return 0;
-    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL || errno == ENODEV)
+    if (errno == EINVAL)
+        return -EINVAL;
+    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == ENODEV)
         return -EOPNOTSUPP;
     return io_error(f, "zero", errno);
 }
@@ -262,19 +264,6 @@ int block_file_punch(struct block_file *f, u64 off, u64 len)
 int block_file_zero_range(struct block_file *f, u64 off, u64 len)
 {
     return punch(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
-}
-
-int block_file_discard(struct block_file *f, u64 off, u64 len)
-{
-    u64 range[2] = {off, len};
-
-    if (!f->device)
-        return block_file_punch(f, off, len);
-    if (!ioctl(f->fd, BLKDISCARD, range))
-        return 0;
-    return errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL
-               ? -EOPNOTSUPP
-               : io_error(f, "discard", errno);
 }
 
 /* Walks over the pieces of [skip, skip+len): clears them (buf NULL), or copies to or from buf. */

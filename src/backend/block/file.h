@@ -46,12 +46,11 @@ int block_file_write_zero_bytes(struct block_file *f, u64 len, u64 off);
  * dropped what it could not write. */
 int block_file_sync(struct block_file *f);
 
-/* Gives space back; [off, off+len) reads as zeroes afterwards. -EOPNOTSUPP: cannot be done. */
+/* Gives space back; [off, off+len) reads as zeroes afterwards. On a block device too (Linux 4.9).
+ * -EOPNOTSUPP: never here; -EINVAL: not this range (a block device's blocks are larger). */
 int block_file_punch(struct block_file *f, u64 off, u64 len);
-/* [off, off+len) reads as zeroes; its space is kept. -EOPNOTSUPP: cannot be done cheaply. */
+/* [off, off+len) reads as zeroes; its space is kept. Fails likewise. */
 int block_file_zero_range(struct block_file *f, u64 off, u64 len);
-/* Tells the device that [off, off+len) is of no interest; for files as block_file_punch. */
-int block_file_discard(struct block_file *f, u64 off, u64 len);
 
 /* --- pieces of memory ---------------------------------------------------------------------------
  */

@@ -204,9 +204,6 @@ int qcow2_release(struct qcow2 *q, u64 first, u64 n);
 /* No lock held, not within begin/end: makes room in the refcount table for clusters behind all it
  * covers. */
 int qcow2_grow_reftable(struct qcow2 *q);
-/* The clusters in the tables have a refcount of at most this. */
-u64 qcow2_refcount_max(const struct qcow2 *q);
-
 /* --- qcow2_l2.c: with q->lock held
  * ------------------------------------------------------------------
  */

@@ -245,7 +245,7 @@ static void release(struct qcow2 *q, const struct qranges *frees)
             part = about_to_be(q, first, n, &unused);
             if (unused && q->b.can_discard) {
                 pthread_mutex_unlock(&q->lock);
-                block_file_discard(&q->f, first << q->cluster_bits, part << q->cluster_bits);
+                block_file_punch(&q->f, first << q->cluster_bits, part << q->cluster_bits);
                 pthread_mutex_lock(&q->lock);
             }
             qcow2_release(q, first, part);

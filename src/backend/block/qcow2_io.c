@@ -315,7 +315,7 @@ static int copy_old(struct qcow2 *q, const struct step *s, u64 off, u64 len, u64
         return 0;
     if (zero) {
         r = block_file_zero_range(&q->f, to, len);
-        return r == -EOPNOTSUPP ? block_file_write_zero_bytes(&q->f, len, to) : r;
+        return r == -EOPNOTSUPP || r == -EINVAL ? block_file_write_zero_bytes(&q->f, len, to) : r;
     }
     buf = malloc(smaller(len, MERGE_BYTES));
     if (!buf)

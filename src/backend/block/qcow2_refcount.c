@@ -14,11 +14,6 @@ static u64 refblock_entries(const struct qcow2 *q)
     return BIT64(q->refblock_bits);
 }
 
-u64 qcow2_refcount_max(const struct qcow2 *q)
-{
-    return q->refcount_order == 6 ? ~(u64)0 : BIT64(1u << q->refcount_order) - 1;
-}
-
 /* Entries narrower than a byte: the first one is in the least significant bits. */
 static u64 entry_get(const struct qcow2 *q, const u8 *block, u64 i)
 {

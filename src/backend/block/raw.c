@@ -41,11 +41,10 @@ static int raw_discard(struct blockdev *b, u64 off, u64 len)
 
     if (!b->can_discard || !len || __atomic_load_n(&r->no_punch, __ATOMIC_RELAXED))
         return 0;
-    err = block_file_discard(&r->f, off, len);
-    if (err != -EOPNOTSUPP)
-        return err;
-    __atomic_store_n(&r->no_punch, 1, __ATOMIC_RELAXED);
-    return 0;
+    err = block_file_punch(&r->f, off, len);
+    if (err == -EOPNOTSUPP)
+        __atomic_store_n(&r->no_punch, 1, __ATOMIC_RELAXED);
+    return err == -EOPNOTSUPP || err == -EINVAL ? 0 : err;
 }
 
 static int raw_write_zeroes(struct blockdev *b, u64 off, u64 len, bool unmap)
@@ -55,18 +54,19 @@ static int raw_write_zeroes(struct blockdev *b, u64 off, u64 len, bool unmap)
 
     if (!len)
         return 0;
-    /* On a block device this is the device's own way of writing zeroes, or -EOPNOTSUPP. */
     if (unmap && b->can_discard && !__atomic_load_n(&r->no_punch, __ATOMIC_RELAXED)) {
         err = block_file_punch(&r->f, off, len);
-        if (err != -EOPNOTSUPP)
+        if (err != -EOPNOTSUPP && err != -EINVAL)
             return err;
-        __atomic_store_n(&r->no_punch, 1, __ATOMIC_RELAXED);
+        if (err == -EOPNOTSUPP)
+            __atomic_store_n(&r->no_punch, 1, __ATOMIC_RELAXED);
     }
     if (!__atomic_load_n(&r->no_zero_range, __ATOMIC_RELAXED)) {
         err = block_file_zero_range(&r->f, off, len);
-        if (err != -EOPNOTSUPP)
+        if (err != -EOPNOTSUPP && err != -EINVAL)
             return err;
-        __atomic_store_n(&r->no_zero_range, 1, __ATOMIC_RELAXED);
+        if (err == -EOPNOTSUPP)
+            __atomic_store_n(&r->no_zero_range, 1, __ATOMIC_RELAXED);
     }
     return block_file_write_zero_bytes(&r->f, len, off);
 }
