@@ -86,6 +86,7 @@ static void command__hears_a_conversation_cut_anywhere(void **state)
     int status;
 
     for (size_t piece = 1; piece < sizeof(text); piece++) {
+        teardown(state);
         assert_int_equal(setup(state), 0);
         guest_sends(text, sizeof(text) - 1, piece);
         assert_string_equal(shown, "helloerr!");
@@ -93,9 +94,7 @@ static void command__hears_a_conversation_cut_anywhere(void **state)
         assert_int_equal(status, 42);
         assert_int_equal(vm.stop_reason, VM_TEST_EXIT);
         assert_int_equal(vm.exit_code, 42);
-        teardown(state);
     }
-    setup(state);
 }
 
 static void command__has_no_status_before_the_end(void **state)
