@@ -514,6 +514,9 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
                                     bool *full);
 
 /* --- clone.c --- */
+/* Is it a low canonical address that no branch of less than 4 GiB leads out of? Others are a
+ * kernel's, whose code is in one place. */
+bool bt_clonable(u64 va);
 /* A copy of b for another guest address of the same code, or NULL: it has to be translated, or the
  * cache is full (*full set). bt->lock is held, or all other vCPUs are stopped. */
 struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *b, u64 va, bool *full);

@@ -63,8 +63,7 @@ void gen_call_stub(struct gen *g, const u8 *stub)
  * --------------------------------------------------------------------------------------
  */
 
-/* Low canonical addresses that no branch of less than 4 GiB leads out of. */
-static bool far_from_edges(u64 va)
+bool bt_clonable(u64 va)
 {
     return va < BIT64(47) - BIT64(32);
 }
@@ -136,7 +135,7 @@ struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u
     u8 *dst, *entry;
     s64 moved;
 
-    if (!from->reloc || !far_from_edges(va) || !far_from_edges(from->va))
+    if (!from->reloc || !bt_clonable(va) || !bt_clonable(from->va))
         return NULL;
     *full = true;
     if (!bt_space_ready(bt, sp))

@@ -485,7 +485,7 @@ static bool keep_relocs(struct gen *g)
     struct bt_block *b = g->b;
     size_t size = g->nrelocs * sizeof(*b->reloc);
 
-    if (g->nrelocs > BT_RELOCS_MAX || g->word != 8 || b->len2)
+    if (g->nrelocs > BT_RELOCS_MAX || g->word != 8 || b->len2 || !bt_clonable(b->va))
         return true;
     b->reloc = bt_arena_alloc(&g->bt->space[BT_TRANSLATIONS], size);
     if (!b->reloc)

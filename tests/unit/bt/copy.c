@@ -90,7 +90,8 @@ static void set_up(void)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigaction sa = {.sa_sigaction = on_fault};
-    stack_t ss = {.ss_sp = malloc(65536), .ss_size = 65536};
+    static u8 stack[65536];
+    stack_t ss = {.ss_sp = stack, .ss_size = sizeof(stack)};
     int fd = memfd_create("operand", 0), fd2 = memfd_create("window", 0);
 
     assert_int_equal(ftruncate(fd, PAGE_SIZE) | ftruncate(fd2, PAGE_SIZE), 0);
