@@ -30,9 +30,10 @@ void guest_mem_populate(const struct mem_slot *s, gpa_t a, u64 len)
 
     for (u64 i = first; i <= last; i++) {
         u64 off = i << MEM_CHUNK_SHIFT, n = BIT64(MEM_CHUNK_SHIFT);
-        u64 old = __atomic_fetch_or(&s->touched[i / 64], BIT64(i % 64), __ATOMIC_RELAXED);
+        u64 *word = &s->touched[i / 64], bit = BIT64(i % 64);
 
-        if (!(old >> (i % 64) & 1))
+        if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit) &&
+            !(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit))
             host_populate(s->host + off, n < s->size - off ? n : s->size - off, true);
     }
 }

@@ -39,6 +39,9 @@ class Thread:
         self.tid = tid
         ptrace(ATTACH, tid)
         sig, _ = stopped(tid)
+        while sig is not None and sig != signal.SIGSTOP:  # a kick came first
+            ptrace(CONT, tid, None, sig)
+            sig, _ = stopped(tid)
         assert sig == signal.SIGSTOP
         self.regs = self.get()
 

@@ -245,8 +245,13 @@ static int share_try_send(struct sharedev *d, const struct host_iov *iov, unsign
     do
         r = sendmsg(s->socket, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (r < 0 && errno == EINTR);
-    if (r >= 0)
-        return 0;
+    if (r >= 0) {
+        size_t all = 0;
+
+        for (unsigned i = 0; i < n; i++)
+            all += iov[i].len;
+        return (size_t)r == all ? 0 : gone(s); /* half a message: the stream is broken */
+    }
     return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : gone(s);
 }
 

@@ -8,6 +8,7 @@
 struct pvpanic {
     struct device dev;
     struct vm *vm;
+    bool said; /* that it has panicked */
 };
 
 static u64 port_read(void *dev, u64 off, unsigned size)
@@ -26,8 +27,10 @@ static void port_write(void *dev, u64 off, unsigned size, u64 val)
     (void)size;
     if (val & PVPANIC_PANICKED)
         vm_stop(p->vm, VM_CRASH, EXIT_PANICKED, "the guest's kernel has panicked");
-    else if (val & PVPANIC_CRASHLOADED)
+    else if ((val & PVPANIC_CRASHLOADED) && !p->said) {
+        p->said = true;
         log_warn("the guest's kernel has panicked and runs its crash kernel");
+    }
 }
 
 static const struct bus_ops port_ops = {

@@ -48,6 +48,9 @@ void pci_put32(struct pci_function *f, unsigned off, u32 val)
     pci_put16(f, off + 2, (u16)(val >> 16));
 }
 
+/* Of a function whose software writes nonsense again and again. */
+#define COMPLAINTS_MAX 5
+
 /* --- building ------------------------------------------------------------------------------------
  */
 
@@ -294,11 +297,11 @@ static void update_bars(struct pci_function *f)
         b->at = PCI_UNMAPPED;
         if (at == PCI_UNMAPPED)
             continue;
-        if (bus_add(bus_of(f, b), at, b->size, b->ops, b->dev, f->name))
+        if (!bus_add(bus_of(f, b), at, b->size, b->ops, b->dev, f->name))
+            b->at = at;
+        else if (f->complaints++ < COMPLAINTS_MAX)
             log_warn("%s: BAR %u cannot be at %#llx: the place is taken", f->name, n,
                      (unsigned long long)at);
-        else
-            b->at = at;
     }
 }
 
@@ -372,7 +375,6 @@ u8 *pci_dma_map(struct pci_function *f, u64 addr, u64 *len, bool write)
     off = addr - s->gpa;
     if (*len > s->size - off)
         *len = s->size - off;
-    guest_mem_touch(s, gpa(addr), *len);
     return s->host + off;
 }
 

@@ -71,7 +71,8 @@ struct pci_function {
     struct pci_bar bar[PCI_BARS];
     u8 cap_end; /* first free byte behind the capabilities */
     bool intx_level;
-    u8 msix_cap; /* offset of the capability; 0: none */
+    u32 complaints; /* logged so far */
+    u8 msix_cap;    /* offset of the capability; 0: none */
     unsigned msix_n;
     struct pci_msix_entry msix[PCI_MSIX_MAX];
     u64 msix_pending[PCI_MSIX_MAX / 64];

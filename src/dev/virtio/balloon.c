@@ -240,6 +240,7 @@ struct device *virtio_balloon_create(struct vm *vm, struct device *pci_host, u8 
     b->dev.ops = &ops;
     b->config.num_pages = (u32)(target >> PFN_SHIFT);
     virtio_init(d, vm, &virtio_balloon_ops, VIRTIO_ID_BALLOON, name, sizeof(b->config));
+    d->no_populate = true;
     d->offered |= BALLOON_F_DEFLATE_ON_OOM | BALLOON_F_PAGE_REPORTING;
     for (unsigned i = 0; i < 3; i++)
         virtio_add_queue(d, QUEUE_SIZE);

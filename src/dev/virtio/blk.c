@@ -87,6 +87,7 @@ struct request {
     struct host_iov iov[SEG_MAX + 2];
     unsigned queue;
     u32 written;
+    bool slow; /* neither a read nor a write: may take long */
 };
 
 /* What a thread works with. */
@@ -268,6 +269,7 @@ static void do_request(struct blk *b, struct context *x, struct request *r)
 static bool take(struct blk *b, unsigned q, struct request *r)
 {
     struct virtio_device *d = &b->virtio;
+    u32 type;
 
     r->chain.iov = r->iov;
     r->chain.cap = ARRAY_SIZE(r->iov);
@@ -281,6 +283,9 @@ static bool take(struct blk *b, unsigned q, struct request *r)
     }
     r->queue = q;
     r->written = 0;
+    /* Only a guess about time: the request itself is read when it is done. */
+    iov_read(r->iov, r->chain.nout, 0, &type, sizeof(type));
+    r->slow = type != T_IN && type != T_OUT;
     return true;
 }
 
@@ -289,6 +294,7 @@ static u32 average_ns(const struct blk *b)
     return __atomic_load_n(&b->average_ns, __ATOMIC_RELAXED);
 }
 
+/* A slow request ends the batch: nothing waits behind it. */
 static unsigned take_batch(struct blk *b, struct context *x)
 {
     unsigned n = 0, max = average_ns(b) > SLOW_NS ? 1 : BATCH;
@@ -297,7 +303,8 @@ static unsigned take_batch(struct blk *b, struct context *x)
         unsigned q = (b->first_queue + i) % b->nqueues;
 
         while (n < max && take(b, q, &x->batch[n]))
-            n++;
+            if (x->batch[n++].slow)
+                max = n;
     }
     b->first_queue = (b->first_queue + 1) % b->nqueues;
     return n;
@@ -328,6 +335,10 @@ static void do_batch(struct blk *b, struct context *x, unsigned n)
     unsigned done = 0;
 
     for (unsigned i = 0; i < n; i++) {
+        if (x->batch[i].slow && i > done) {
+            finish(b, x, done, i);
+            done = i;
+        }
         do_request(b, x, &x->batch[i]);
         now = host_monotonic_ns();
         if (now - since > HOLD_NS || i + 1 == n) {
@@ -368,7 +379,7 @@ static void work(void *opaque)
         }
         /* A thread that comes back to the rings soon needs no notification. While it waits for a
          * slow disk others are to be woken. */
-        set_notify(b, average_ns(b) > SLOW_NS);
+        set_notify(b, average_ns(b) > SLOW_NS || x->batch[n - 1].slow);
         if (more(b))
             host_workers_kick(b->workers);
         vm_unlock(b->virtio.vm);

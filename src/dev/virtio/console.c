@@ -377,8 +377,7 @@ static void work(void *opaque)
 
     vm_lock(c->virtio.vm);
     for (unsigned i = 0; i < c->nports; i++)
-        if (c->port[i].chr)
-            send_output(&c->port[i]);
+        send_output(&c->port[i]);
     if (multiport(c))
         receive_messages(c);
     vm_unlock(c->virtio.vm);

@@ -160,7 +160,8 @@ static int send(struct fs *f, struct request *r, struct fuse_in_header *h, bool 
         return -ENOSYS; /* requests end soon enough by themselves */
     h->unique = unique_of(f, r);
     f->out[0] = (struct host_iov){h, sizeof(*h)};
-    n = iov_slice(r->iov, r->chain.nout, sizeof(*h), h->len - sizeof(*h), f->out + 1, PIECES_MAX);
+    n = iov_slice(r->iov, r->chain.nout, sizeof(*h), h->len - sizeof(*h), f->out + 1,
+                  PIECES_MAX - 1);
     if (n < 0)
         return -EINVAL;
     return (may_block ? ops->send : ops->try_send)(f->share, f->out, 1 + (unsigned)n);
@@ -205,6 +206,10 @@ static void send_requests(void *opaque)
     vm_unlock(f->v.vm);
 }
 
+/* Small requests sent from a vCPU's thread at most before the sender takes over: a guest with two
+ * could go on for ever. */
+#define SMALL_AT_ONCE 16
+
 /* Sends small requests until there are no more, or a big one, or no room; VM lock held. false:
  * there may be something left for the sender. */
 static bool send_small(struct fs *f)
@@ -212,11 +217,11 @@ static bool send_small(struct fs *f)
     struct fuse_in_header h;
     struct request *r;
 
-    while ((r = take(f)) != NULL) {
+    for (unsigned i = 0; (r = take(f)) != NULL; i++) {
         u32 uses = r->uses;
         int err = -EAGAIN;
 
-        if (r->chain.out_len <= SHAREDEV_SMALL)
+        if (r->chain.out_len <= SHAREDEV_SMALL && i < SMALL_AT_ONCE)
             err = send(f, r, &h, false);
         if (err == -EAGAIN) {
             virtq_unpop(&f->v, r->queue, &r->chain);

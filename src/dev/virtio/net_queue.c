@@ -108,6 +108,7 @@ static bool still_ours(struct net_pair *p, struct net_pool *pool, unsigned q)
 void net_pair_reset(struct net_pair *p)
 {
     p->stale = true;
+    p->tx_blocked = false;
     if (p->rx_busy)
         p->rx.abandoned = true;
     else
@@ -223,7 +224,7 @@ static bool transmit(struct net_pair *p)
         }
     }
     virtq_signal(d, q);
-    blocked = p->tx_blocked;
+    blocked = p->tx_blocked && p->tx.n && usable(p);
     vm_unlock(d->vm);
     if (blocked)
         p->net->backend->ops->want_writable(p->net->backend, p->index);

@@ -53,6 +53,8 @@ enum {
     COMMON_SIZE = 0x38,
 };
 
+#define TOUCH_MAX ((u64)2 << 20)
+
 #define ISR_QUEUE 1
 #define ISR_CONFIG 2
 
@@ -83,8 +85,14 @@ static void config_interrupt(void *opaque, u16 vector)
 static u8 *map(void *opaque, u64 addr, u64 *len, bool write)
 {
     struct virtio_pci *t = opaque;
+    u8 *p = pci_dma_map(&t->pci, addr, len, write);
+    const struct mem_slot *s =
+        p && !t->d->no_populate ? guest_mem_slot(&t->d->vm->mem, gpa(addr)) : NULL;
 
-    return pci_dma_map(&t->pci, addr, len, write);
+    /* What is usual is made cheap; a huge buffer is not worth the time under the lock. */
+    if (s)
+        guest_mem_touch(s, gpa(addr), *len < TOUCH_MAX ? *len : TOUCH_MAX);
+    return p;
 }
 
 static const struct virtio_transport transport = {

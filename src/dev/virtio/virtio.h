@@ -111,10 +111,11 @@ struct virtio_device {
     u16 config_vector;
     struct virtq q[VIRTIO_QUEUES_MAX];
     unsigned nqueues;
-    u32 inflight;   /* chains taken and not yet given back */
-    u32 generation; /* counts resets */
-    bool resetting; /* waits for inflight to become 0 */
-    u8 complaints;  /* logged so far */
+    u32 inflight;     /* chains taken and not yet given back */
+    u32 generation;   /* counts resets */
+    bool resetting;   /* waits for inflight to become 0 */
+    bool no_populate; /* set by a device that is told of memory it will not access */
+    u8 complaints;    /* logged so far */
 };
 
 /*

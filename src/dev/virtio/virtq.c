@@ -60,6 +60,8 @@ bool chain_add(struct virtio_device *d, struct virtq_chain *c, const struct virt
 
     if (!write && c->nin)
         return virtq_bad(d, "a readable buffer comes after a writable one");
+    if (c->out_len + c->in_len + left > UINT32_MAX)
+        return virtq_bad(d, "a descriptor chain of 4 GiB");
     while (left) {
         u64 len = left;
         u8 *p = d->transport->map(d->transport_opaque, addr, &len, write);

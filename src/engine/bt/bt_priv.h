@@ -330,7 +330,8 @@ struct bt_vm {
     struct bt_block **by_gpa; /* some block for a guest-physical address, to clone from */
     struct bt_space space[BT_NSPACES];
     struct bt_page **pages[MEM_SLOTS_MAX]; /* per slot, per page; NULL: no translations */
-    u64 epoch;                             /* counts flushes and invalidations */
+    u32 first_translations; /* atomic: translators that read a page not yet known to hold code */
+    u64 epoch;              /* counts flushes and invalidations */
     struct bt_interp_site *sites;
     struct bt_vcpu *vcpu[VM_VCPUS_MAX];
     unsigned nvcpus;

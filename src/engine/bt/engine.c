@@ -403,11 +403,13 @@ static void bt_add_tsc_offset(struct vcpu *v, u64 delta)
 static void bt_memory_written(struct vm *vm, gpa_t a, u64 len)
 {
     struct bt_vm *bt = vm->engine_vm;
-    bool any = false;
+    bool any;
 
-    for (u64 p = a.v & PAGE_MASK; p < a.v + len && !any; p += PAGE_SIZE) {
+    /* A translator raises its flag before it reads the bytes; they are written before we look. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    any = __atomic_load_n(&bt->first_translations, __ATOMIC_SEQ_CST) != 0;
+    for (u64 p = a.v & PAGE_MASK; p < a.v + len && !any; p += PAGE_SIZE)
         any = bt_code_may_overlap(bt, p, PAGE_SIZE);
-    }
     if (!any)
         return;
     bt_exclusive_begin(bt, NULL);

@@ -152,6 +152,7 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
             u8 *host2;
             u64 gpa2;
 
+            __atomic_fetch_add(&bt->first_translations, 1, __ATOMIC_SEQ_CST);
             bt_exclusive_begin(bt, c);
             bt_tlb_drop_writes(bt, host - (gpa & (PAGE_SIZE - 1)));
             if (straddle && bt_fetch(c, (lin & PAGE_MASK) + PAGE_SIZE, &gpa2, &host2))
@@ -165,9 +166,10 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
             b = clone(c, lin, gpa, &clones_full);
         if (!b && !clones_full)
             b = bt_translate_block(c, lin, gpa, host, &full);
-        if (stop)
+        if (stop) {
+            __atomic_fetch_sub(&bt->first_translations, 1, __ATOMIC_SEQ_CST);
             bt_exclusive_end(bt, c);
-        else {
+        } else {
             __atomic_store_n(&page->translating, 0, __ATOMIC_SEQ_CST);
             host_mutex_unlock(&bt->lock);
         }
