@@ -215,8 +215,12 @@ def test_calls_from_inside_kill(idle, call):
 @pytest.mark.skipif(os.getuid() != 0, reason='a confined process is traced by root only')
 def test_vcpu_threads_are_refused_too(idle):
     p = idle('-c', '2')
-    tids = [int(t) for t in os.listdir(f'/proc/{p.pid}/task') if int(t) != p.pid]
-    assert len(tids) >= 2
+    tids = []
+    for t in os.listdir(f'/proc/{p.pid}/task'):
+        with open(f'/proc/{p.pid}/task/{t}/comm', encoding='utf-8') as f:
+            if f.read().startswith('vcpu'):
+                tids.append(int(t))
+    assert len(tids) == 2
     for tid in tids:
         t = tracer(tid)
         assert t.call(NR['openat'], AT_FDCWD) == ('trapped', signal.SIGSYS)
