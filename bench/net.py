@@ -33,7 +33,7 @@ def command(kind, a, append):
 def once(kind, a, port, udp):
     """{test: MiB/s, or round trips a second}"""
     script = (f'udhcpc -q -n; net get 10.0.2.2 {port} 4; net get 10.0.2.2 {port} {a.mib};'
-              f'net put 10.0.2.2 {port} {a.mib}; sleep 1; net get fec0::2 {port} {a.mib};'
+              f'net put 10.0.2.2 {port} {a.mib}; sleep 4; net get fec0::2 {port} {a.mib};'
               f'net put fec0::2 {port} {a.mib}; net ping 10.0.2.2 {udp} 2000 64; echo bench-done')
     append = f'{vm.base_append(a.tsc_khz)} quiet run="{script}"'
     with vm.Guest(command(kind, a, append)) as g:
