@@ -265,10 +265,14 @@ def test_a_client_that_does_not_read(background, attach, runtime_dir):
     with connect(runtime_dir, 'flood') as idle:
         assert idle.recv(100) == b'hflood'
         client = attach('flood').shell()
-        client.run('yes 0123456789012345678901234567890123456789 | head -n 5000')
-        before = resident(pid)
-        client.run('yes 0123456789012345678901234567890123456789 | head -n 10000')
-        assert resident(pid) - before < 2048
+        # A round writes 1.2 MiB, and a queue without a bound would hold each. Memory that the guest or the translator
+        # comes to for the first time counts too, in large pages now and then, but not in every round.
+        grown = []
+        while not grown or (min(grown) > 512 and len(grown) < 6):
+            before = resident(pid)
+            client.run('yes 0123456789012345678901234567890123456789 | head -n 30000')
+            grown.append(resident(pid) - before)
+        assert min(grown) <= 512, grown
         lost = 0
         while True:
             m = idle.recv(5000)
