@@ -131,6 +131,17 @@ static void intx(void *opaque, unsigned devfn, bool level)
     irq_set(&h->cfg.intx_pic[line], any);
 }
 
+/* Which of two BARs at one place answers is for software to settle by moving one or turning its
+ * decoding off (PCI 3.0 6.2.5); until then it is the first one. */
+static void room_made(void *opaque)
+{
+    struct host *h = opaque;
+
+    for (unsigned devfn = 0; devfn < FUNCTIONS; devfn++)
+        if (h->fn[devfn])
+            pci_retry_bars(h->fn[devfn]);
+}
+
 int pci_host_add(struct device *d, struct pci_function *f, u8 devfn)
 {
     struct host *h = container_of(d, struct host, dev);
@@ -141,6 +152,8 @@ int pci_host_add(struct device *d, struct pci_function *f, u8 devfn)
     f->devfn = devfn;
     f->msi = h->cfg.msi;
     f->intx = (struct irq_line){.set = intx, .opaque = h, .n = devfn};
+    f->room_made = room_made;
+    f->room_opaque = h;
     /* Software looks for functions 1 to 7 only where function 0 says so. */
     for (unsigned n = 1; n < 8; n++)
         if (h->fn[devfn & 0xf8] && h->fn[(devfn & 0xf8) + n])

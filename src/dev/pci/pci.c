@@ -282,27 +282,52 @@ static u64 wanted(const struct pci_function *f, unsigned n)
     return add_ok(at, b->size - 1, &last) ? at : PCI_UNMAPPED;
 }
 
-static void update_bars(struct pci_function *f)
+/* Takes off the bus what is not wanted where it is. true: that has made room. */
+static bool remove_bars(struct pci_function *f)
+{
+    bool removed = false;
+
+    for (unsigned n = 0; n < PCI_BARS; n++) {
+        struct pci_bar *b = &f->bar[n];
+
+        if (b->kind == PCI_BAR_NONE || b->at == PCI_UNMAPPED || b->at == wanted(f, n))
+            continue;
+        bus_remove(bus_of(f, b), b->at);
+        b->at = PCI_UNMAPPED;
+        removed = true;
+    }
+    return removed;
+}
+
+/* Puts on the bus what is wanted there. complain: say so when a place is taken. */
+static void add_bars(struct pci_function *f, bool complain)
 {
     for (unsigned n = 0; n < PCI_BARS; n++) {
         struct pci_bar *b = &f->bar[n];
-        u64 at;
-        if (b->kind == PCI_BAR_NONE)
-            continue;
-        at = wanted(f, n);
-        if (at == b->at)
-            continue;
-        if (b->at != PCI_UNMAPPED)
-            bus_remove(bus_of(f, b), b->at);
-        b->at = PCI_UNMAPPED;
-        if (at == PCI_UNMAPPED)
+        u64 at = b->kind == PCI_BAR_NONE ? PCI_UNMAPPED : wanted(f, n);
+
+        if (at == b->at || at == PCI_UNMAPPED)
             continue;
         if (!bus_add(bus_of(f, b), at, b->size, b->ops, b->dev, f->name))
             b->at = at;
-        else if (f->complaints++ < COMPLAINTS_MAX)
+        else if (complain && f->complaints++ < COMPLAINTS_MAX)
             log_warn("%s: BAR %u cannot be at %#llx: the place is taken", f->name, n,
                      (unsigned long long)at);
     }
+}
+
+static void update_bars(struct pci_function *f)
+{
+    bool removed = remove_bars(f);
+
+    add_bars(f, true);
+    if (removed && f->room_made)
+        f->room_made(f->room_opaque);
+}
+
+void pci_retry_bars(struct pci_function *f)
+{
+    add_bars(f, false);
 }
 
 /* --- configuration space

@@ -80,6 +80,9 @@ struct pci_function {
     void (*config_written)(struct pci_function *f, unsigned off, unsigned size);
     /* Called before software reads them; may be NULL. */
     void (*config_reading)(struct pci_function *f, unsigned off, unsigned size);
+    /* The host bridge's: a BAR has left its place, which another one may be waiting for. */
+    void (*room_made)(void *opaque);
+    void *room_opaque;
 };
 
 /* Clears *f and fills in the header. class_code: class, subclass and interface, 24 bits. */
@@ -117,6 +120,8 @@ int pci_dma_write(struct pci_function *f, u64 addr, const void *buf, u64 len);
 /* What the host bridge does; off + size lie within 4 KiB, size is 1, 2 or 4. */
 u32 pci_config_read(struct pci_function *f, unsigned off, unsigned size);
 void pci_config_write(struct pci_function *f, unsigned off, unsigned size, u32 val);
+/* For the host bridge: maps the BARs whose places were taken and are free now. */
+void pci_retry_bars(struct pci_function *f);
 
 u16 pci_get16(const struct pci_function *f, unsigned off);
 u32 pci_get32(const struct pci_function *f, unsigned off);

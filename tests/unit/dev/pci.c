@@ -160,6 +160,45 @@ static void pci__bars(void **state)
     machine_free(m);
 }
 
+/* A BAR that software puts where another one is waits until that has gone (PCI 3.0 6.2.5). */
+static void pci__a_bar_that_waits_for_its_place(void **state)
+{
+    const u8 d2 = PCI_DEVFN(5, 0);
+
+    (void)state;
+    start();
+    pci_init(&fn2, &m->vm, "other", 0x1af4, 0x1042, 0x010000, 1);
+    pci_add_bar(&fn2, 0, PCI_BAR_MEM32, 0x1000, &bar_ops, &fn2);
+    pci_add_bar(&fn2, 1, PCI_BAR_MEM32, 0x1000, &bar_ops, &fn2);
+    assert_int_equal(pci_host_add(host, &fn2, d2), 0);
+    assert_int_equal(pci_host_assign(host), 0);
+    assert_int_equal(fn.bar[1].at, 0xc0000000);
+    /* The other function moves away, */
+    cfg_write(d2, 0x10, 4, 0xc0000000);
+    assert_int_equal(fn2.bar[0].at, PCI_UNMAPPED);
+    cfg_write(D, 0x14, 4, 0xc8000000);
+    assert_int_equal(fn2.bar[0].at, 0xc0000000);
+    assert_int_equal(vm_mmio_read(&m->vm, 0xc0000008, 4), 0x1084);
+    /* or decodes no longer, */
+    cfg_write(D, 0x14, 4, 0xc0000000);
+    assert_int_equal(fn.bar[1].at, PCI_UNMAPPED);
+    cfg_write(d2, PCI_COMMAND, 2, 0);
+    assert_int_equal(fn.bar[1].at, 0xc0000000);
+    cfg_write(d2, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_int_equal(fn2.bar[0].at, PCI_UNMAPPED);
+    /* or is reset. */
+    pci_reset(&fn);
+    assert_int_equal(fn2.bar[0].at, 0xc0000000);
+    /* One function's own, whatever their order. */
+    cfg_write(d2, 0x14, 4, 0xd0000000);
+    cfg_write(d2, 0x10, 4, 0xd0000000);
+    assert_int_equal(fn2.bar[0].at, PCI_UNMAPPED);
+    cfg_write(d2, 0x14, 4, 0xd8000000);
+    assert_int_equal(fn2.bar[0].at, 0xd0000000);
+    assert_int_equal(fn2.bar[1].at, 0xd8000000);
+    machine_free(m);
+}
+
 static void pci__msix(void **state)
 {
     u64 t = 0xc0000000;
@@ -254,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pci__is_found_both_ways),
         cmocka_unit_test(pci__bars),
+        cmocka_unit_test(pci__a_bar_that_waits_for_its_place),
         cmocka_unit_test(pci__msix),
         cmocka_unit_test(pci__intx),
         cmocka_unit_test(pci__multi_function),
