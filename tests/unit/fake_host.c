@@ -329,6 +329,8 @@ static void memory_written(struct vm *vm, gpa_t a, u64 len)
 
     m->written_gpa = a.v;
     m->written_len = len;
+    if (m->watched_gpa - a.v < len)
+        m->watched++;
 }
 
 static int set_debug(struct vm *vm, const struct debug_points *p)

@@ -23,6 +23,8 @@ struct machine {
     struct fake_vcpu cpu[VM_VCPUS_MAX];
     u8 *ram;
     u64 written_gpa, written_len; /* last memory_written */
+    u64 watched_gpa;              /* the test's: */
+    unsigned watched;             /* ... how often it was among what was written */
     struct debug_points points;   /* last set_debug */
     unsigned debug_sets;
 };

@@ -101,6 +101,9 @@ static void complete_error(struct fs *f, struct request *r, int err)
     struct fuse_out_header h = {.len = sizeof(h), .error = err, .unique = r->unique};
     u32 n = 0;
 
+    /* Part of a reply may be there. */
+    if (r->state == REPLYING)
+        virtq_wrote(&f->v, &r->chain, r->chain.in_len);
     if (r->chain.in_len >= sizeof(h))
         n = (u32)iov_write(r->iov + r->chain.nout, r->chain.nin, 0, &h, sizeof(h));
     complete(f, r, n);

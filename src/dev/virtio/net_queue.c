@@ -282,6 +282,16 @@ static bool fill(struct net_pair *p)
     return p->rx.n && virtio_live(d);
 }
 
+/* Something is in the pool's memory that is not delivered. */
+static void abandon_frame(struct net_pair *p)
+{
+    const struct net_pool *pool = &p->rx;
+
+    for (unsigned i = 0; i < pool->n; i++)
+        virtq_wrote(&p->net->virtio, &pool->chain[pool->first + i],
+                    pool->chain[pool->first + i].in_len);
+}
+
 /* What the driver did not ask for must not be in a header; what it did not ask for and cannot be
  * left out makes the frame unfit for it. */
 static bool fit_header(struct net_header *h, u32 offloads)
@@ -319,8 +329,10 @@ static void deliver(struct net_pair *p, u32 len)
     struct net_header h;
 
     if (len < sizeof(h) + ETH_HEADER || iov_read(iov, n, 0, &h, sizeof(h)) != sizeof(h) ||
-        !fit_header(&h, p->net->offloads))
+        !fit_header(&h, p->net->offloads)) {
+        abandon_frame(p);
         return;
+    }
     for (u64 room = 0; room < len && buffers < pool->n; buffers++)
         room += pool->chain[pool->first + buffers].in_len;
     h.num_buffers = (u16)buffers;
@@ -390,7 +402,11 @@ static bool receive_frames(struct net_pair *p, bool *wait)
     for (unsigned i = 0; i < TURN; i++) {
         s64 r = fill(p) ? receive(p) : -ENOBUFS;
 
-        if (!still_ours(p, &p->rx, q) || !usable(p))
+        if (!still_ours(p, &p->rx, q))
+            return false;
+        if (r == 0 || (r > 0 && !usable(p)))
+            abandon_frame(p);
+        if (!usable(p))
             return false;
         if (r > 0) {
             deliver(p, (u32)r);

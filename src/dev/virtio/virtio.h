@@ -160,7 +160,11 @@ void virtq_push(struct virtio_device *d, unsigned q, const struct virtq_chain *c
  * to q; then it sees all of it at once. */
 void virtq_hold(struct virtio_device *d, unsigned q);
 void virtq_release(struct virtio_device *d, unsigned q);
-/* Gives c back without telling the driver, who will not see it again until reset. */
+/* The device wrote to the first n bytes of c's writable memory and does not push c with them: what
+ * was derived from that memory (translated code) is dropped. */
+void virtq_wrote(struct virtio_device *d, const struct virtq_chain *c, u64 n);
+/* Gives c back without telling the driver, who will not see it again until reset. The device may
+ * have written to any of its memory. */
 void virtq_drop(struct virtio_device *d, unsigned q, const struct virtq_chain *c);
 /* Interrupts the driver when it wants to know what was pushed since the last call. */
 void virtq_signal(struct virtio_device *d, unsigned q);

@@ -199,27 +199,27 @@ void virtq_unpop(struct virtio_device *d, unsigned q, const struct virtq_chain *
         layout(d)->unpop(d, &d->q[q], c);
 }
 
-void virtq_drop(struct virtio_device *d, unsigned q, const struct virtq_chain *c)
+void virtq_wrote(struct virtio_device *d, const struct virtq_chain *c, u64 n)
 {
-    give_back(d, q, c);
-}
-
-/* The engine may have code translated from what the device wrote over. */
-static void tell_engine(struct virtio_device *d, const struct virtq_chain *c, u64 written)
-{
-    for (unsigned i = c->nout; written && i < c->nout + c->nin; i++) {
-        u64 len = c->iov[i].len < written ? c->iov[i].len : written;
+    for (unsigned i = c->nout; n && i < c->nout + c->nin; i++) {
+        u64 len = c->iov[i].len < n ? c->iov[i].len : n;
         gpa_t a;
 
         if (guest_mem_gpa(&d->vm->mem, c->iov[i].base, &a))
             vm_dma_written(d->vm, a, len);
-        written -= len;
+        n -= len;
     }
+}
+
+void virtq_drop(struct virtio_device *d, unsigned q, const struct virtq_chain *c)
+{
+    virtq_wrote(d, c, c->in_len);
+    give_back(d, q, c);
 }
 
 void virtq_push(struct virtio_device *d, unsigned q, const struct virtq_chain *c, u32 written)
 {
-    tell_engine(d, c, written);
+    virtq_wrote(d, c, written);
     if (give_back(d, q, c))
         layout(d)->push(d, &d->q[q], c, written);
 }
@@ -243,6 +243,11 @@ void virtq_signal(struct virtio_device *d, unsigned n)
 
     if (!usable(d, n) || !q->pushed)
         return;
+    /* What was pushed is in the ring, written like any other memory. */
+    if (virtio_has(d, VIRTIO_F_RING_PACKED))
+        vm_dma_written(d->vm, gpa(q->desc), 16ull * q->size);
+    else
+        vm_dma_written(d->vm, gpa(q->device), 6 + 8ull * q->size);
     if (layout(d)->wants_interrupt(d, q))
         d->transport->queue_interrupt(d->transport_opaque, q->vector);
     q->pushed = 0;

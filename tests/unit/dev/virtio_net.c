@@ -423,6 +423,32 @@ static void net__hides_what_the_driver_did_not_ask_for(void **state)
     vd_board_free(board);
 }
 
+/* Frames that are dropped have been written to the guest's memory all the same. */
+static void net__tells_the_engine_of_dropped_frames(void **state)
+{
+    (void)state;
+    for (unsigned merged = 0; merged < 2; merged++) {
+        u64 at;
+
+        new_device(1);
+        start(0, merged ? F_MRG : 0);
+        for (unsigned i = 0; i < 40; i++)
+            at = offer(2000);
+        vd_kick(&drv, RX);
+        fake_settle();
+        board->m->written_gpa = 0;
+        arrives(frame, HDR + 13, 1);
+        assert_int_not_equal(board->m->written_gpa, 0);
+        board->m->written_gpa = 0;
+        if (!merged) /* does not fit */
+            arrives(frame, HDR + 3000, 1);
+        else
+            assert_true(vd_reset(&drv));
+        assert_in_range(board->m->written_gpa, 1, at);
+        vd_board_free(board);
+    }
+}
+
 static void net__survives_resets_in_the_middle(void **state)
 {
     (void)state;
@@ -549,6 +575,7 @@ int main(void)
         cmocka_unit_test(net__keeps_a_frame_until_there_are_buffers),
         cmocka_unit_test(net__receives_into_single_buffers),
         cmocka_unit_test(net__hides_what_the_driver_did_not_ask_for),
+        cmocka_unit_test(net__tells_the_engine_of_dropped_frames),
         cmocka_unit_test(net__survives_resets_in_the_middle),
         cmocka_unit_test(net__obeys_commands),
         cmocka_unit_test(net__uses_the_queues_it_is_told_to),

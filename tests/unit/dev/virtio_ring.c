@@ -350,15 +350,43 @@ static void ring__descriptors_are_read_once(void **state)
 static void ring__tells_the_engine(void **state)
 {
     (void)state;
-    start(vd_mode(0), 8);
-    vd_add(&t.drv, 0, &(struct vd_buf){buf + 0x234, 16}, 0, 1);
-    assert_true(td_pop(&t, 0));
-    iov_write(t.c.iov, 1, 0, "0123456789", 10);
-    t.b->m->written_gpa = 0;
-    td_push(&t, 0, 10);
-    assert_int_equal(t.b->m->written_gpa, buf + 0x234);
-    assert_int_equal(t.b->m->written_len, 10);
-    td_free(&t);
+    for (unsigned n = 0; n < VD_MODES; n++) {
+        struct vd_mode mode = vd_mode(n);
+
+        start(mode, 8);
+        vd_add(&t.drv, 0, &(struct vd_buf){buf + 0x234, 16}, 0, 1);
+        assert_true(td_pop(&t, 0));
+        iov_write(t.c.iov, 1, 0, "0123456789", 10);
+        t.b->m->written_gpa = 0;
+        td_push(&t, 0, 10);
+        assert_int_equal(t.b->m->written_gpa, buf + 0x234);
+        assert_int_equal(t.b->m->written_len, 10);
+        td_signal(&t, 0);
+        assert_int_equal(t.b->m->written_gpa, mode.packed ? t.drv.q[0].desc : t.drv.q[0].device);
+        assert_int_equal(t.b->m->written_len, mode.packed ? 8 * 16 : 6 + 8 * 8);
+        td_free(&t);
+    }
+}
+
+/* A chain that is given up may have been written to, also when its queue is there no more. */
+static void ring__tells_the_engine_of_dropped_chains(void **state)
+{
+    (void)state;
+    for (unsigned reset = 0; reset < 2; reset++) {
+        start(vd_mode(0), 8);
+        vd_add(&t.drv, 0, &(struct vd_buf){buf + 0x234, 16}, 0, 1);
+        assert_true(td_pop(&t, 0));
+        iov_write(t.c.iov, 1, 0, "0123456789", 10);
+        if (reset)
+            assert_false(vd_reset(&t.drv));
+        t.b->m->written_gpa = 0;
+        vm_lock(&t.b->m->vm);
+        virtq_drop(&t.d, 0, &t.c);
+        vm_unlock(&t.b->m->vm);
+        assert_int_equal(t.b->m->written_gpa, buf + 0x234);
+        assert_int_equal(t.b->m->written_len, 16);
+        td_free(&t);
+    }
 }
 
 /* --- drivers that break the rules ----------------------------------------------------------------
@@ -608,6 +636,7 @@ int main(void)
         cmocka_unit_test(ring__unpop_and_drop),
         cmocka_unit_test(ring__descriptors_are_read_once),
         cmocka_unit_test(ring__tells_the_engine),
+        cmocka_unit_test(ring__tells_the_engine_of_dropped_chains),
         cmocka_unit_test(ring__buffers_outside_ram),
         cmocka_unit_test(ring__indirect_tables),
         cmocka_unit_test(ring__order_of_buffers),
