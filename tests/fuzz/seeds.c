@@ -64,8 +64,8 @@ static int put_packets(const char *dir)
         "400"
         "\ng\nm1000,40\nZ0,1000,1\nvCont;c\nz0,1000,1\nvCont;r1000,1010:1;c\nD",
         "\x02p1\nP1=0100000000000000\nM1000,2:4141\nX1000,1:a\nZ2,2000,8\nvCont;s:2\nk",
-        "\x08qRcmd,72656773\nqqemu.PhyMemMode\nQqemu.PhyMemMode:1\nQqemu.sstep=1\nvKill;1\nT1\nHc-"
-        "1",
+        ("\x08qRcmd,72656773\nqqemu.PhyMemMode\nQqemu.PhyMemMode:1\nQqemu.sstep=1\nvKill;1\nT1\nHc-"
+         "1"),
         "\x01+$QStartNoAckMode#b0+$qC#b4$m0,4#fd\x03-"};
     int bad = 0;
 
