@@ -298,20 +298,21 @@ u16 frame_get_mss(const u8 *p, const struct frame *f)
 
 void frame_set_mss(u8 *p, const struct frame *f, u16 mss)
 {
-    u32 at = find_mss(p, f);
+    u32 at = find_mss(p, f), odd = (at - f->l4) & 1;
     u8 *sum = p + f->l4 + TCP_SUM;
     u8 old[4], new[4];
 
     if (!at)
         return;
-    /* The words the checksum sees may straddle the value. */
-    at -= (at - f->l4) & 1;
-    memcpy(old, p + at, 4);
-    memcpy(new, old, 4);
-    put16(new + (find_mss(p, f) - at), mss);
-    memcpy(p + at, new, 4);
+    /* The value is one of the words the checksum sees, or straddles two, which the header has then:
+     * its length is even. */
+    memcpy(old, p + at - odd, 2 + 2 * odd);
+    memcpy(new, old, 2 + 2 * odd);
+    put16(new + odd, mss);
+    memcpy(p + at - odd, new, 2 + 2 * odd);
     adjust(sum, get16(old), get16(new));
-    adjust(sum, get16(old + 2), get16(new + 2));
+    if (odd)
+        adjust(sum, get16(old + 2), get16(new + 2));
 }
 
 /* --- cutting -------------------------------------------------------------------------------------

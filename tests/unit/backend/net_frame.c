@@ -323,6 +323,26 @@ static void mss__is_found_and_changed(void **state)
     }
 }
 
+/* The last bytes of a frame that ends there: nothing behind it is touched. */
+static void mss__is_changed_at_the_very_end(void **state)
+{
+    static const u8 options[] = {2, 4, 0x05, 0xb4};
+    struct frame f;
+    u8 *exact;
+
+    (void)state;
+    ip4(IPPROTO_TCP, 24);
+    tcp(V4_L4, SYN, options, 4, 0);
+    exact = malloc(len); /* AddressSanitizer watches its end */
+    assert_non_null(exact);
+    memcpy(exact, frame, len);
+    assert_true(frame_parse(exact, len, &f));
+    frame_set_mss(exact, &f, 65461);
+    assert_int_equal(frame_get_mss(exact, &f), 65461);
+    assert_int_equal(l4_sum(exact, len), 0xffff);
+    free(exact);
+}
+
 static void mss__is_not_found_in_bad_options(void **state)
 {
     static const u8 bad[][4] = {{2, 0, 0, 0},  {2, 1, 5, 0xb4}, {2, 5, 5, 0xb4},
@@ -488,6 +508,7 @@ int main(void)
         cmocka_unit_test(frame__refuses_segmentation_of_other_things),
         cmocka_unit_test(frame__takes_urgent_data_for_plain),
         cmocka_unit_test(mss__is_found_and_changed),
+        cmocka_unit_test(mss__is_changed_at_the_very_end),
         cmocka_unit_test(mss__is_not_found_in_bad_options),
         cmocka_unit_test(segment__is_cut_and_joined),
         cmocka_unit_test(datagram__is_cut_into_fragments),
