@@ -19,6 +19,7 @@
 #include "dev/chipset/rtc.h"
 #include "dev/chipset/uart.h"
 #include "dev/pci/host.h"
+#include "dev/virtio/virtio.h"
 
 /* The tables tell the guest what the devices are. */
 _Static_assert(LAYOUT_IOAPIC_ID == IRQCHIP_IOAPIC_ID, "MADT");
@@ -94,12 +95,23 @@ static int create_serial(struct pc *pc, struct device *irq)
 static int create_pci(struct pc *pc, struct device *irq)
 {
     static const u8 isa[PC_PCI_LINES] = LAYOUT_PCI_IRQS;
+    static const struct {
+        const char *name;
+        u64 feature;
+    } features[] = {{"packed", VIRTIO_F_RING_PACKED},
+                    {"event-idx", VIRTIO_F_EVENT_IDX},
+                    {"indirect", VIRTIO_F_INDIRECT_DESC}};
+    const char *without = pc->cfg->virtio_without;
     struct pci_host_config pci = {.ecam_base = LAYOUT_ECAM,
                                   .ecam_size = LAYOUT_ECAM_SIZE,
                                   .msi = irqchip_msi(irq),
                                   .io = {PCI_IO, PCI_IO_SIZE},
                                   .mem32 = {LAYOUT_PCI_MMIO, LAYOUT_PCI_MMIO_SIZE}};
 
+    pci.no_msix = config_lists(without, "msix");
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++)
+        if (config_lists(without, features[i].name))
+            pci.virtio_hidden |= features[i].feature;
     for (unsigned i = 0; i < PC_PCI_LINES; i++) {
         pci.intx[i] = irqchip_gsi_line(irq, LAYOUT_PCI_GSI + i);
         pci.intx_pic[i] = irqchip_isa_line(irq, isa[i]);

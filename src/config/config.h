@@ -34,6 +34,7 @@ struct config {
     struct config_list net;
     struct config_list publish;
     const char *virtio_console;
+    const char *virtio_without;
     struct config_list port;
     const char *bt_mode;
     u64 bt_cache; /* bytes */
@@ -95,6 +96,9 @@ int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_
 /* Reads a memory size such as 512, 512M or 2G. 0, -EINVAL (no number, unknown suffix) or -ERANGE
  * (does not fit 64 bits). */
 int config_parse_memory(const char *text, u64 *bytes);
+
+/* Whether word is an item of a list such as "a,b,c" (NULL: an empty one). */
+bool config_lists(const char *list, const char *word);
 
 /* The option part of the help text. */
 void config_print_help(FILE *out);

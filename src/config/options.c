@@ -82,6 +82,18 @@ static const char *check_share(const char *v)
     return strchr(v, ':') ? NULL : "it is HOST:GUEST or HOST:GUEST:ro";
 }
 
+static const char *check_virtio_without(const char *v)
+{
+    char item[64];
+
+    while (v)
+        if (commas_next(&v, item, sizeof(item)) < 0 ||
+            (strcmp(item, "packed") != 0 && strcmp(item, "event-idx") != 0 &&
+             strcmp(item, "indirect") != 0 && strcmp(item, "msix") != 0))
+            return "it is a list of packed, event-idx, indirect and msix";
+    return NULL;
+}
+
 /* The rest is said when the network is opened. */
 static const char *check_net(const char *v)
 {
@@ -284,6 +296,14 @@ const struct option_row config_options[] = {
          "on the host. WHERE is unix:PATH (a socket that listens there, for one at a time), "
          "stdio, null, or file:PATH (output only, the file is overwritten). Nothing is lost "
          "when one side is slow. May be repeated, 8 times at most."},
+    {.name = "virtio-without",
+     .type = OPTION_STRING,
+     .field = FIELD(virtio_without),
+     .arg = "LIST",
+     .check = check_virtio_without,
+     .help = "What virtio devices do not offer the guest, for drivers that have trouble with it: a "
+             "list of packed (rings are split ones then), event-idx, indirect (descriptors) and "
+             "msix (interrupts are the four lines of the PCI bus then)."},
     {.name = "bt-mode",
      .type = OPTION_CHOICE,
      .field = FIELD(bt_mode),

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/commas.h"
 #include "config/config.h"
 
 #define OPTIONS_MAX 64
@@ -301,4 +302,14 @@ int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_
             return r;
     }
     return 0;
+}
+
+bool config_lists(const char *list, const char *word)
+{
+    char item[64];
+
+    while (list)
+        if (commas_next(&list, item, sizeof(item)) >= 0 && !strcmp(item, word))
+            return true;
+    return false;
 }

@@ -60,6 +60,8 @@ TABLE = {
     'serial-socket-path-too-long': (['run', '-k', '{k}', '--serial', 'unix:/' + 'x' * 120], '107'),
     'serial-log-too-small': (['run', '-k', '{k}', '--serial', 'log:/tmp/x,size=1K'], 'size'),
     'serial-log-to-a-device': (['run', '-k', '{k}', '-i', '{i}', '--serial', 'log:/dev/null'], '/dev/null'),
+    'virtio-without-all': (['run', '-k', '{k}', '--virtio-without', 'packed,wheels'], 'packed'),
+    'virtio-without-nothing': (['run', '-k', '{k}', '--virtio-without', ''], 'list'),
     'name-empty': (['run', '-k', '{k}', '--name', ''], 'name'),
     'name-with-a-slash': (['run', '-k', '{k}', '--name', '../x'], 'name'),
     'name-too-long': (['run', '-k', '{k}', '--name', 'x' * 65], 'name'),

@@ -131,6 +131,11 @@ static void intx(void *opaque, unsigned devfn, bool level)
     irq_set(&h->cfg.intx_pic[line], any);
 }
 
+const struct pci_host_config *pci_host_config(const struct device *d)
+{
+    return &container_of(d, struct host, dev)->cfg;
+}
+
 /* Which of two BARs at one place answers is for software to settle by moving one or turning its
  * decoding off (PCI 3.0 6.2.5); until then it is the first one. */
 static void room_made(void *opaque)

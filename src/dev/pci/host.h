@@ -26,10 +26,15 @@ struct pci_host_config {
     u8 intx_irq[4];
     /* Windows pci_host_assign takes addresses from. */
     struct pci_window io, mem32, mem64;
+    /* What virtio functions on the bus do without: features (VIRTIO_F_*), MSI-X. */
+    u64 virtio_hidden;
+    bool no_msix;
 };
 
 /* NULL: no memory, or addresses are taken. The device belongs to the VM. */
 struct device *pci_host_create(struct vm *vm, const struct pci_host_config *cfg);
+/* What it was made with. */
+const struct pci_host_config *pci_host_config(const struct device *host);
 /* Puts a finished function on bus 0. -EEXIST: devfn is taken. f stays the caller's and must live as
  * long as the VM. */
 int pci_host_add(struct device *host, struct pci_function *f, u8 devfn);

@@ -359,16 +359,19 @@ static u8 add_cap(struct virtio_pci *t, u8 type, u8 len, u32 off, u32 length)
 int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device *pci_host,
                     u8 devfn, u32 class_code)
 {
+    const struct pci_host_config *bus = pci_host_config(pci_host);
     u8 notify;
 
     CHECK(d->config_size <= AREA_SIZE);
+    d->offered &= ~bus->virtio_hidden;
     t->d = d;
     d->transport = &transport;
     d->transport_opaque = t;
     pci_init(&t->pci, d->vm, d->name, VENDOR, (u16)(DEVICE_BASE + d->type), class_code, 1);
     pci_set_subsystem(&t->pci, VENDOR, SUBSYSTEM);
     /* One vector a queue, and one for the configuration. */
-    pci_add_msix(&t->pci, MSIX_BAR, d->nqueues + 1);
+    if (!bus->no_msix)
+        pci_add_msix(&t->pci, MSIX_BAR, d->nqueues + 1);
     pci_add_bar(&t->pci, REGS_BAR, PCI_BAR_MEM32, REGS_SIZE, &regs_ops, t);
     add_cap(t, CAP_COMMON, 16, COMMON_OFF, COMMON_SIZE);
     add_cap(t, CAP_ISR, 16, ISR_OFF, 1);
