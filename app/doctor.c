@@ -53,23 +53,9 @@ static void print_cpu(void)
            c & (1u << 31) ? ", in a virtual machine" : "");
 }
 
-/* The limit a container's memory control group sets, or 0. */
-static u64 cgroup_limit(void)
-{
-    unsigned long long v = 0;
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "re");
-
-    if (!f)
-        return 0;
-    if (fscanf(f, "%llu", &v) != 1)
-        v = 0;
-    fclose(f);
-    return v;
-}
-
 static void print_memory(void)
 {
-    u64 total = host_total_memory(), limit = cgroup_limit();
+    u64 total = host_total_memory(), limit = host_memory_limit();
 
     printf("memory   %llu MiB", (unsigned long long)(total >> MIB_SHIFT));
     if (limit && limit < total)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,8 +34,9 @@ static int wait_for(pid_t machine)
             return EXIT_STATUS_FAILURE;
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
-    failure("the machine's process was killed by signal %d (%s)", WTERMSIG(status),
-            strsignal(WTERMSIG(status)));
+    failure("the machine's process was killed by signal %d (%s)%s", WTERMSIG(status),
+            strsignal(WTERMSIG(status)),
+            WTERMSIG(status) == SIGKILL ? "; the host does so when it runs out of memory" : "");
     return 128 + WTERMSIG(status);
 }
 

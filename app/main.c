@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "config/config.h"
 #include "core/sandbox.h"
+#include "host/init.h"
 
 static int cmd_version(int argc, char **argv);
 static int cmd_help(int argc, char **argv);
@@ -69,7 +70,7 @@ static void print_commands(void)
     printf("Usage: trivisor COMMAND [options]\n\n"
            "Runs virtual machines without privileges.\n\nCommands:\n");
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        printf("  %-10s%s\n", commands[i].name, commands[i].what);
+        printf("  %-12s%s\n", commands[i].name, commands[i].what);
     printf("\nThe first boot: trivisor run disk.img\n"
            "            or: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
            "More: trivisor help COMMAND, trivisor doctor, man trivisor\n");
@@ -80,8 +81,8 @@ void print_run_help(FILE *out)
     fprintf(out, "Usage: trivisor run [DISK] [options] [-- COMMAND [ARGUMENT...]]\n\n"
                  "Boots a virtual machine, its serial port on the terminal: the kernel given with "
                  "-k,\nor the one that is installed on the first disk. DISK is one more -d, the "
-                 "first. COMMAND runs in the initramfs given with -i, "
-                 "instead of its init;\nits input, output and exit status are passed.\n\n"
+                 "first.\nCOMMAND runs in the initramfs given with -i, instead of its init; its "
+                 "input,\noutput and exit status are passed.\n\n"
                  "Options:\n");
     config_print_help(out);
     fprintf(out, "\nKeys on the terminal:\n"
@@ -137,6 +138,7 @@ int main(int argc, char **argv)
     const struct command *c;
     const char *name = argc > 1 ? argv[1] : NULL;
 
+    host_fill_standard_fds();
     host_note_inherited_fds();
     if (!name)
         return failure("no command; see trivisor help");
@@ -145,6 +147,9 @@ int main(int argc, char **argv)
     if (!strcmp(name, "--version") || !strcmp(name, "-V"))
         name = "version";
     c = find_command(name);
+    if (!c && (name[0] == '-' || strpbrk(name, "./")))
+        return failure("there is no command '%s'; did you mean trivisor run %s%s?", name, name,
+                       argc > 2 ? " ..." : "");
     if (!c)
         return failure("there is no command '%s'; see trivisor help", name);
     if (argc > 2 && c->run != cmd_help && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h")))

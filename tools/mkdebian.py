@@ -49,8 +49,18 @@ FILES = {
     'etc/systemd/network/80-dhcp.network':
         '[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n',
     'root/.ssh/authorized_keys': '{key}\n',
+    # Each copy of the image is a host of its own. A condition costs later boots no process; one kind of key
+    # is what every client knows, and an RSA key would take seconds to find.
+    'etc/systemd/system/ssh-host-key.service':
+        '[Unit]\nDescription=SSH host key of this machine\nBefore=ssh.service\n'
+        'ConditionFileNotEmpty=!{host_key}.pub\n\n'
+        '[Service]\nType=oneshot\nExecStartPre=rm -f {host_key} {host_key}.pub\n'
+        'ExecStart=ssh-keygen -q -t ed25519 -N "" -C "" -f {host_key}\n'
+        'ExecStartPost=sync {host_key} {host_key}.pub\n\n'
+        '[Install]\nRequiredBy=ssh.service\n',
 }
-ENABLE = ['systemd-networkd.service', 'systemd-resolved.service', 'ssh.service']
+HOST_KEY = '/etc/ssh/ssh_host_ed25519_key'
+ENABLE = ['systemd-networkd.service', 'systemd-resolved.service', 'ssh-host-key.service', 'ssh.service']
 # Housekeeping that would start downloads and scans some time after boot: not in a machine made for a moment.
 MASK = ['apt-daily.timer', 'apt-daily-upgrade.timer', 'e2scrub_all.timer', 'e2scrub_reap.service']
 
@@ -121,13 +131,14 @@ def staging(where, values):
         path = os.path.join(where, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, 'w', encoding='utf-8') as f:
-            f.write(text.format(**values))
+            f.write(text.format(host_key=HOST_KEY, **values))
     return '; '.join([
         'set -e',
         # See no_initrd.
         'rm /usr/sbin/update-initramfs',
         'dpkg-divert --quiet --local --rename --remove /usr/sbin/update-initramfs',
         'for v in /lib/modules/*; do update-initramfs -c -k "${v##*/}"; done',
+        'rm /etc/ssh/ssh_host_*',  # its package made them
         'chmod 700 /root/.ssh', 'chmod 600 /root/.ssh/authorized_keys',
         # On the consoles root has no password; sshd takes empty passwords from nobody.
         'passwd -q -d root',

@@ -18,11 +18,12 @@ struct boot {
     const struct guest_mem *mem;
     u64 ram; /* bytes of guest memory */
     const struct e820_map *map;
-    u64 rsdp; /* guest-physical, 0: none */
-    const char *cmdline;
-    const char *initrd;     /* file name (or Multiboot module list), NULL: none */
-    int initrd_fd;          /* > 0: the initrd itself, initrd is for messages; taken over */
-    const u8 *extra_initrd; /* an archive for Linux to unpack after it; NULL: none */
+    u64 rsdp;                  /* guest-physical, 0: none */
+    const char *cmdline;       /* NULL: none given */
+    const char *linux_default; /* in its place for a bzImage; NULL: the empty one */
+    const char *initrd;        /* file name (or Multiboot module list), NULL: none */
+    int initrd_fd;             /* > 0: the initrd itself, initrd is for messages; taken over */
+    const u8 *extra_initrd;    /* an archive for Linux to unpack after it; NULL: none */
     u64 extra_initrd_size;
     const char *kernel_name;  /* file name, for messages and Multiboot */
     struct x86_vcpu_state *s; /* RESET's state on entry, the start state on return */

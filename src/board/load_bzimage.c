@@ -145,7 +145,7 @@ static void fill_e820(u8 *bp, const struct e820_map *map)
 
 int bzimage_load(struct boot *b, const struct bzimage *z, const u8 *buf)
 {
-    const char *cmdline = b->cmdline ? b->cmdline : "";
+    const char *cmdline = b->cmdline ? b->cmdline : b->linux_default ? b->linux_default : "";
     u64 load, params, cmdline_at, initrd = 0, initrd_size = 0, hi;
     u8 bp[BP_SIZE] = {0};
     int r;

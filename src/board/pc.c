@@ -79,7 +79,7 @@ static int add_ram(struct pc *pc, u64 base, u64 size, u64 offset)
 
 static int create_memory(struct pc *pc)
 {
-    u64 size = pc->cfg->memory, host = host_total_memory();
+    u64 size = pc->cfg->memory, host = host_total_memory(), limit = host_memory_limit();
     u64 low = e820_low_ram(size), high = e820_high_ram(size);
     unsigned bits = pc->vm.cpu_model.phys_bits;
     int r;
@@ -87,6 +87,10 @@ static int create_memory(struct pc *pc)
     if (host && size > host)
         return fail(pc, "-m: %llu MiB is more than the %llu MiB this host has",
                     (unsigned long long)(size / MIB), (unsigned long long)(host / MIB));
+    if (limit && size > limit)
+        log_warn("-m: %llu MiB, but this container or session may use %llu MiB: a guest that uses "
+                 "more is killed by the host",
+                 (unsigned long long)(size / MIB), (unsigned long long)(limit / MIB));
     if (size % PAGE_SIZE)
         return fail(pc, "-m: %llu bytes is no multiple of 4 KiB", (unsigned long long)size);
     if (high && LAYOUT_HIGH_RAM + high > 1ull << bits)
@@ -121,6 +125,13 @@ static int read_boot_disk(struct pc *pc)
                          strcmp(cfg->sandbox, "off") != 0, pc->err, pc->err_size);
 }
 
+/* A kernel that is told nothing says nothing, and whoever starts it sees a black screen. */
+static const char *linux_default(const struct config *cfg)
+{
+    return cfg->virtio_console && !strcmp(cfg->virtio_console, "stdio") ? "console=hvc0"
+                                                                        : "console=ttyS0";
+}
+
 /* The kernel and what it is told, in memory and in *s. */
 static int load(struct pc *pc, struct x86_vcpu_state *s)
 {
@@ -131,6 +142,7 @@ static int load(struct pc *pc, struct x86_vcpu_state *s)
                      .ram = cfg->memory,
                      .map = &map,
                      .cmdline = cfg->append,
+                     .linux_default = linux_default(cfg),
                      .initrd = cfg->initrd,
                      .kernel_name = cfg->kernel,
                      .s = s,

@@ -102,8 +102,10 @@ int pc_command_status(struct pc *pc, int status)
 {
     int code;
 
-    if (!pc->command || command_ended(pc->command, &code) || pc->vm.stop_reason == VM_QUIT)
+    if (!pc->command || pc->vm.stop_reason == VM_QUIT)
         return status;
+    if (command_ended(pc->command, &code))
+        return status == PC_EXIT_OK && command_output_lost(pc->command) ? PC_EXIT_FAILURE : status;
     pc->command_missed = true;
     pc->last_words = calloc(1, LAST_WORDS + 1);
     if (pc->last_words)

@@ -176,7 +176,9 @@ const struct option_row config_options[] = {
      .field = FIELD(append),
      .arg = "TEXT",
      .check = check_append,
-     .help = "The kernel's command line."},
+     .help = "The kernel's command line. Without this a bzImage gets console=ttyS0 (console=hvc0 "
+             "with --virtio-console stdio); a kernel of the disk's, what its boot loader says, "
+             "and this after it."},
     {.name = "serial",
      .type = OPTION_STRING,
      .field = FIELD(serial),

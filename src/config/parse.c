@@ -223,6 +223,37 @@ static int add_image(struct parser *p)
     return 0;
 }
 
+/* What QEMU calls things, all but those of this program's names. */
+static const struct {
+    const char *word, *here;
+} qemu[] = {
+    {"smp", "-c N"},
+    {"drive", "-d PATH,format=FORMAT"},
+    {"hda", "-d PATH"},
+    {"cdrom", "-d PATH,ro"},
+    {"netdev", "-n user or -n tap=IF, and -p for ports"},
+    {"nic", "-n user or -n tap=IF, and -p for ports"},
+    {"virtfs", "-v HOST:GUEST"},
+    {"nographic", "the default: the console is on the terminal"},
+    {"daemonize", "--detach"},
+    {"enable-kvm", "--engine"},
+    {"accel", "--engine"},
+};
+
+/* A whole name behind one dash would be a letter with its argument: nobody means that. */
+static int refuse_single_dash(struct parser *p, const char *word)
+{
+    size_t n = strcspn(word + 1, "=");
+
+    if (n > 1 && find_long(word + 1, n))
+        return fail(p, "unknown option '%s': long names have two dashes, -%s", word, word);
+    for (size_t i = 0; i < ARRAY_SIZE(qemu); i++)
+        if (!strcmp(word + 1, qemu[i].word))
+            return fail(p, "unknown option '%s', which is QEMU's; here it is %s", word,
+                        qemu[i].here);
+    return 0;
+}
+
 /* One word of argv, with the next one at hand; *used: how many words it took. */
 static int parse_word(struct parser *p, const char *word, const char *next, int *used)
 {
@@ -247,9 +278,11 @@ static int parse_word(struct parser *p, const char *word, const char *next, int 
         if (eq)
             value = eq + 1;
     } else {
+        if (refuse_single_dash(p, word))
+            return -EINVAL;
         o = find_letter(word[1]);
         if (!o)
-            return fail(p, "unknown option '-%c'; see trivisor help run", word[1]);
+            return fail(p, "unknown option '%s'; see trivisor help run", word);
         snprintf(what, sizeof(what), "-%c", o->letter);
         if (word[2])
             value = word + 2;

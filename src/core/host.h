@@ -32,6 +32,8 @@ void host_free(void *p);
 void host_populate(void *p, u64 len, bool write);
 /* Physical memory of the host in bytes. */
 u64 host_total_memory(void);
+/* What the control group of this process may use at most, in bytes; 0: no limit is known. */
+u64 host_memory_limit(void);
 
 /* --- locks (opaque storage big enough for the host's own)
  * ----------------------------------------------- */

@@ -129,7 +129,8 @@ void host_close_inherited_fds(void);
 /*
  * Forks a process that runs fn(opaque), which sets itself up, calls host_confine and serves; what
  * fn returns is its exit status. In the child: only descriptors 0 to 2 and keep[0..nkeep) are open
- * (standard input and output are /dev/null), signals have their default action but SIGINT, SIGHUP,
+ * (standard input and output are /dev/null; a line on standard error comes out on the machine's,
+ * made printable), signals have their default action but SIGINT, SIGHUP,
  * SIGTERM and SIGPIPE, which are ignored (the machine's process ends it by closing their socket),
  * and it is killed when the machine's process ends. Memory is a copy; guest memory, windows and the
  * code cache are not in it. Call it from the main thread before other threads exist. The child's

@@ -6,11 +6,14 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "core/host.h"
 #include "core/sandbox.h"
+#include "host/init.h"
 
 /* Those above are closed at once. */
 #define NOTED_FDS 4096
@@ -71,9 +74,58 @@ static void close_all_but(const int *keep, unsigned n)
     close_range(from, UINT32_MAX, 0);
 }
 
+/* What helpers have for standard error: they hold no terminal, and no pipe that somebody waits for
+ * the end of. Not in the helpers themselves. */
+static int messages[2] = {-1, -1};
+
+/* Passes some lines on. Whether there were any. */
+static bool pass_messages(void)
+{
+    char buf[4096];
+    ssize_t n = messages[0] < 0 ? 0 : read(messages[0], buf, sizeof(buf));
+
+    for (ssize_t at = 0; at < n;) {
+        const char *end = memchr(buf + at, '\n', (size_t)(n - at));
+        ssize_t len = end ? end - (buf + at) : n - at;
+
+        host_print_line(buf + at, (size_t)len);
+        at += len + 1;
+    }
+    return n > 0;
+}
+
+/* Event loop: a helper has something to say. */
+static void on_message(void *opaque, u32 events)
+{
+    (void)opaque;
+    (void)events;
+    pass_messages();
+}
+
+/* What a pipe holds, and no more: a helper may never stop. */
+static void pass_last_messages(void)
+{
+    for (int i = 0; i < 16 && pass_messages(); i++)
+        ;
+}
+
+static int open_messages(void)
+{
+    int r;
+
+    if (messages[0] >= 0)
+        return 0;
+    if (pipe2(messages, O_CLOEXEC | O_NONBLOCK))
+        return -errno;
+    r = host_loop_add_fd(messages[0], EPOLLIN, on_message, NULL);
+    if (!r)
+        host_at_end(pass_last_messages);
+    return r;
+}
+
 static void default_signals(void)
 {
-    static const int ignored[] = {SIGINT, SIGHUP, SIGTERM, SIGPIPE};
+    static const int ignored[] = {SIGINT, SIGHUP, SIGTERM, SIGPIPE, SIGXFSZ};
     sigset_t none;
 
     for (int s = 1; s < SIGRTMIN; s++)
@@ -89,10 +141,12 @@ int host_helper_fork(const char *name, const int *keep, unsigned nkeep, int (*fn
 {
     pid_t parent = getpid(), pid;
     int *sorted = calloc(nkeep + 1, sizeof(*sorted));
-    int null;
+    int null, r = open_messages();
 
-    if (!sorted)
-        return -ENOMEM;
+    if (r || !sorted) {
+        free(sorted);
+        return r ? r : -ENOMEM;
+    }
     for (unsigned i = 0; i < nkeep; i++)
         sorted[i] = keep[i];
     qsort(sorted, nkeep, sizeof(*sorted), by_number);
@@ -109,8 +163,10 @@ int host_helper_fork(const char *name, const int *keep, unsigned nkeep, int (*fn
     prctl(PR_SET_NAME, name);
     default_signals();
     null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+        dup2(messages[1], STDERR_FILENO) < 0)
         _exit(1);
+    messages[0] = messages[1] = -1;
     close_all_but(sorted, nkeep);
     _exit(fn(opaque));
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The log's sink, failed CHECKs, and the last things done before the process ends. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,12 +30,42 @@ void host_end(void)
         end_hooks[i]();
 }
 
+void host_fill_standard_fds(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            _exit(125); /* nowhere to say it */
+}
+
+/* Whether carriages on standard error do not return by themselves: a raw terminal (ours, for the
+ * guest's console). */
+static bool stderr_is_raw(void)
+{
+    struct termios tio;
+
+    return tcgetattr(STDERR_FILENO, &tio) == 0 && !(tio.c_oflag & OPOST);
+}
+
+void host_print_line(const char *text, size_t n)
+{
+    char line[1024 + 2];
+
+    if (n > sizeof(line) - 2)
+        n = sizeof(line) - 2;
+    for (size_t i = 0; i < n; i++)
+        line[i] = (u8)text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
+    if (stderr_is_raw())
+        line[n++] = '\r';
+    line[n++] = '\n';
+    if (write(STDERR_FILENO, line, n) < 0)
+        return;
+}
+
 /* One write a message, so that threads' lines do not mix. */
 __attribute__((format(printf, 2, 0))) static void log_to_stderr(enum log_level level,
                                                                 const char *fmt, va_list ap)
 {
     static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
-    struct termios tio;
     char line[1024];
     int n, m;
 
@@ -47,8 +78,7 @@ __attribute__((format(printf, 2, 0))) static void log_to_stderr(enum log_level l
     n += m;
     if (n > (int)sizeof(line) - 3)
         n = (int)sizeof(line) - 3;
-    /* A raw terminal (ours, for the guest's console) does not return the carriage by itself. */
-    if (tcgetattr(STDERR_FILENO, &tio) == 0 && !(tio.c_oflag & OPOST))
+    if (stderr_is_raw())
         line[n++] = '\r';
     line[n++] = '\n';
     if (write(STDERR_FILENO, line, (size_t)n) < 0)
@@ -84,5 +114,7 @@ void host_init(enum log_level level)
         sigaction(fatal[i], &sa, NULL);
     /* A reader of our output that went away is an error of write, not our end. */
     signal(SIGPIPE, SIG_IGN);
+    /* So is a limit on the size of files (ulimit -f). */
+    signal(SIGXFSZ, SIG_IGN);
     atexit(host_end);
 }

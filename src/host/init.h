@@ -4,9 +4,17 @@
 #define TRIVISOR_HOST_INIT_H
 
 #include "base/log.h"
+#include "base/types.h"
 
 /* Messages up to level go to stderr, one line each; failed CHECKs and fatal signals are reported
  * there and run the hooks of host_at_end. Call once, from the main thread. */
 void host_init(enum log_level level);
+
+/* A line of text from a process that is less trusted: cut, made printable, on stderr. */
+void host_print_line(const char *text, size_t n);
+
+/* Opens /dev/null in place of standard input, output or error where the caller left one closed: the
+ * next file opened would take its number, and be read or printed to. First thing in the program. */
+void host_fill_standard_fds(void);
 
 #endif

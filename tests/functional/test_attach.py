@@ -233,6 +233,15 @@ def test_failed_start_in_the_background(program, kernel, initramfs):
         assert len(r.stderr.splitlines()) == 1 and r.stderr.startswith('trivisor: ')
 
 
+def test_nobody_waits_for_a_machine_in_the_background(program, kernel, initramfs, tmp_path):
+    """Its helper processes too let go of standard output and error: $(... 2>&1) comes to its end."""
+    r = subprocess.run([program, 'run', '-q', '--detach', '--name', 'left', '-k', kernel, '-i', initramfs, '-m', '256M',
+                        '-n', 'user', '-v', f'{tmp_path}:x'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, timeout=20, check=False)
+    assert (r.returncode, r.stdout) == (0, 'left\n')
+    assert list(running(program)) == ['left']
+
+
 def test_default_name_is_the_process(batch, program, kernel, initramfs):
     argv = [program, 'run', '--engine', 'bt', '-k', kernel, '-i', initramfs, '-m', '256M', '-a', 'console=ttyS0']
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:

@@ -2,6 +2,7 @@
 """What is wrong is said in one line on stderr, with exit status 125; never a crash, never a hang."""
 import os
 import random
+import socket
 import subprocess
 
 import pytest
@@ -68,6 +69,21 @@ TABLE = {
     'console-of-nobody': (['console', 'nobody'], 'nobody'),
     'console-of-a-path': (['console', '../x'], '../x'),
     'console-of-two': (['console', 'a', 'b'], 'one name'),
+    'long-name-with-one-dash': (['run', '-k', '{k}', '-append', 'x'], '--append'),
+    'long-name-with-one-dash-and-value': (['run', '-memory=5'], '--memory=5'),
+    'qemus-smp': (['run', '-k', '{k}', '-smp', '2'], '-c N'),
+    'qemus-drive': (['run', '-drive', 'file=x'], '-d PATH'),
+    'unknown-letters': (['run', '-zap'], '-zap'),
+    'run-left-out': (['disk.img', '-m', '1G'], 'trivisor run disk.img'),
+    'run-left-out-before-an-option': (['-m', '1G'], 'trivisor run -m'),
+    'kernel-as-disk': (['run', '{k}'], '-k'),
+    'empty-file-as-disk': (['run', '{empty}'], 'it is empty'),
+    'empty-file-as-second-disk': (['run', '-k', '{k}', '-d', '{empty}'], 'it is empty'),
+    'directory-as-disk': (['run', '/'], 'disk /'),
+    'disk-given-twice': (['run', '-k', '{k}', '-d', '{big}', '-d', '{big}'], 'twice'),
+    'missing-directory-to-share': (['run', '-k', '{k}', '-v', '/nonexistent:x'], '/nonexistent'),
+    'file-to-share': (['run', '-k', '{k}', '-v', '/etc/passwd:x'], '/etc/passwd'),
+    'directory-for-cloud-init': (['run', '-k', '{k}', '--cloud-init', 'user-data=/'], 'user-data'),
     'append-too-long': (['run', '-k', '{k}', '-a', 'x' * 5000], None),
     'text-as-kernel': (['run', '-k', '{text}'], None),
     'noise-as-kernel': (['run', '-k', '{noise}'], None),
@@ -147,3 +163,33 @@ def test_doctor_names_the_engines(program):
     assert r.returncode == 0
     for engine in ('bt', 'kvm'):
         assert engine in r.stdout
+
+
+@pytest.mark.parametrize('kind', ['arm64', 'aarch64-elf', 'i386-elf', 'gzip'])
+def test_kernels_that_are_not_for_this_machine(program, tmp_path, kind):
+    """What other architectures, or other builds, call their kernel."""
+    elf = b'\x7fELF%c\1\1' + bytes(9) + b'\2\0%c%c\1\0\0\0'
+    image = {'arm64': b'MZ' + bytes(54) + b'ARMd' + bytes(4096),  # Documentation/arm64/booting.rst
+             'aarch64-elf': elf % (2, 183, 0) + bytes(4096),
+             'i386-elf': elf % (1, 3, 0) + bytes(4096),
+             'gzip': b'\x1f\x8b\x08' + bytes(4096)}[kind]
+    path = tmp_path / 'kernel'
+    path.write_bytes(image)
+    refused([program, 'run', '-k', str(path)], str(path))
+
+
+def test_port_in_use(program, kernel):
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        port = str(s.getsockname()[1])
+        refused([program, 'run', '-k', kernel, '-p', f'127.0.0.1:{port}:22'], port)
+        refused([program, 'run', '-k', kernel, '--gdb', port], port)
+
+
+def test_limit_on_the_size_of_files(program, kernel):
+    """ulimit -f: the default action of its signal is to kill the process without a word."""
+    argv = ['prlimit', '--fsize=100000', program, 'run', '-k', kernel, '-m', '128M']
+    refused(argv, 'File too large')
+
+
+def test_limit_on_the_address_space(program, kernel):
+    refused(['prlimit', '--as=300000000', program, 'run', '-k', kernel, '-m', '128M'], 'memory')

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import trouble
+from conftest import Console, trouble
 
 
 @pytest.mark.parametrize('cpus', [1, 2, 4])
@@ -160,6 +160,12 @@ def test_same_results_as_the_host(batch, bench_image):
     assert guest.returncode == 0 and 'bench-done' in guest.stdout, guest.stdout[-2000:] + guest.stderr
     assert len(sums(host)) > 20
     assert sums(guest.stdout) == sums(host)
+
+
+def test_without_a_command_line_there_is_a_console(program, kernel, initramfs):
+    guest = Console([program, 'run', '-k', kernel, '-i', initramfs, '-m', '256M']).shell()
+    assert guest.run('cat /proc/cmdline') == 'console=ttyS0'
+    assert guest.poweroff() == 0
 
 
 @pytest.mark.parametrize('cpus', [1, 4])

@@ -107,7 +107,7 @@ int block_file_open(struct block_file *f, const char *path, bool readonly, char 
     if (r == -EBUSY)
         return refuse(f, r, err, err_size,
                       readonly ? "somebody else is writing to it (another VM?)"
-                               : "somebody else is using it (another VM?)");
+                               : "somebody else is using it (another VM, or it is given twice)");
     if (r)
         log_warn("disk %s: cannot be locked (%s): nothing keeps others from writing to it", path,
                  strerror(-r));

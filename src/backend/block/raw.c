@@ -102,11 +102,15 @@ struct blockdev *raw_open(struct block_file *f, const struct image_how *how, cha
     }
     /* A writable disk is whole sectors, and growing somebody's file is not ours to do. For reading
      * the last sector is filled up with zeroes. */
-    if (f->size % 512 && !how->readonly) {
-        snprintf(err, err_size,
-                 "disk %s: its size %llu is no multiple of 512: open it with ,ro or let truncate "
-                 "-s %%512 round it up",
-                 f->path, (unsigned long long)f->size);
+    if (!f->size || (f->size % 512 && !how->readonly)) {
+        if (!f->size)
+            snprintf(err, err_size, "disk %s: it is empty (truncate -s 8G makes a new one)",
+                     f->path);
+        else
+            snprintf(err, err_size,
+                     "disk %s: its size %llu is no multiple of 512: open it with ,ro or let "
+                     "truncate -s %%512 round it up",
+                     f->path, (unsigned long long)f->size);
         block_file_close(f);
         free(r);
         return NULL;

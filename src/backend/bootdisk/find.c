@@ -326,6 +326,14 @@ static int try_partition(struct search *s, const struct disk_part *p)
     return r;
 }
 
+/* Linux' boot protocol: "HdrS" at 0x202. */
+static bool is_bzimage(struct disk *d)
+{
+    u8 sectors[1024];
+
+    return !disk_read(d, sectors, sizeof(sectors), 0) && !memcmp(sectors + 0x202, "HdrS", 4);
+}
+
 int bootdisk_read(const struct bootdisk_request *rq, struct bootdisk_answer *out, char *err,
                   size_t err_size)
 {
@@ -357,6 +365,8 @@ int bootdisk_read(const struct bootdisk_request *rq, struct bootdisk_answer *out
                     : fail(s, "no kernel is on it (/vmlinuz, /boot/vmlinuz-*, or what GRUB or a "
                               "boot entry names): give one with -k");
     }
+    if (r && is_bzimage(&s->disk))
+        r = fail(s, "it is a kernel, not a disk: give it with -k");
     free(s);
     return r;
 }

@@ -419,3 +419,10 @@ bool command_ended(const struct chardev *c, int *status)
     *status = m->status;
     return m->ended;
 }
+
+bool command_output_lost(const struct chardev *c)
+{
+    const struct command *m = container_of(c, struct command, c);
+
+    return m->out.lost || m->err.lost;
+}

@@ -19,4 +19,7 @@ struct chardev *command_open(struct vm *vm, struct chardev *terminal, char *err,
 /* Whether the command has ended, and its status. */
 bool command_ended(const struct chardev *c, int *status);
 
+/* Whether output of its could not be written, other than because its reader had enough. */
+bool command_output_lost(const struct chardev *c);
+
 #endif

@@ -85,8 +85,11 @@ static void flush(struct output *o)
         ssize_t r = write_piece(o, 0);
 
         if (r < 0) {
+            o->lost = r != -EPIPE;
             if (!o->on_room)
                 log_warn("serial output: %s; further output is dropped", strerror((int)-r));
+            else if (o->lost)
+                log_error("the command's output: %s", strerror((int)-r));
             o->dead = true;
             o->len = 0;
         } else if (r == 0) {

@@ -21,6 +21,7 @@ struct output {
     struct chardev *owner; /* whose output it is; NULL: nobody to tell that there is room */
     bool waiting;          /* watched for EPOLLOUT */
     bool dead;             /* the other end is gone */
+    bool lost;             /* dead, and not because the reader chose to go: output is missing */
     bool wanted;           /* somebody waits for room */
     bool ending;           /* somebody waits until everything is written */
     /* May be NULL: half of the buffer is free again after output_try gave no more room; or, with

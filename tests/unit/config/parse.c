@@ -88,6 +88,9 @@ static void config__refuses_with_one_line(void **state)
                                         "--",
                                         "-",
                                         "--kernel=",
+                                        "-kernel k",
+                                        "-append=x",
+                                        "-smp 2",
                                         "--bt-mode fast",
                                         "--=",
                                         "-c 18446744073709551617"};

@@ -485,6 +485,40 @@ static void sandbox__helper_serves_confined(void **state)
     assert_int_equal(WEXITSTATUS(status), 42);
 }
 
+static int talker(void *opaque)
+{
+    static const char text[] = "one\n\033[31mtwo\n";
+
+    (void)opaque;
+    return isatty(STDERR_FILENO) || write(STDERR_FILENO, text, sizeof(text) - 1) < 0;
+}
+
+/* What helpers say comes out here, as lines of text, and they hold none of our descriptors. */
+static void sandbox__helper_speaks_through_us(void **state)
+{
+    char said[64] = "";
+    int ends[2], status;
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    pid = fork();
+    if (pid == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        pid = host_helper_fork("helper", NULL, 0, talker, NULL);
+        if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+            _exit(1);
+        host_end();
+        _exit(42);
+    }
+    close(ends[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WEXITSTATUS(status), 42);
+    assert_true(read(ends[0], said, sizeof(said) - 1) > 0);
+    assert_string_equal(said, "one\n?[31mtwo\n");
+    close(ends[0]);
+}
+
 static void sandbox__helper_does_not_get_guest_memory(void **state)
 {
     struct host_ram ram;
@@ -521,6 +555,7 @@ int main(void)
         cmocka_unit_test(sandbox__landlock_denies_signals),
         cmocka_unit_test(sandbox__inherited_descriptors_are_closed),
         cmocka_unit_test(sandbox__helper_serves_confined),
+        cmocka_unit_test(sandbox__helper_speaks_through_us),
         cmocka_unit_test(sandbox__helper_does_not_get_guest_memory),
     };
 
