@@ -14,10 +14,9 @@
 struct host_ram {
     void *ptr;
     u64 size;
-    int fd; /* memfd behind it */
 };
 
-/* Guest RAM: a shared memfd mapping, zeroed, not reserved. */
+/* Guest RAM: zeroed, not reserved, in large pages where the host has them. size: whole pages. */
 int host_ram_alloc(struct host_ram *r, u64 size);
 void host_ram_free(struct host_ram *r);
 /* Gives the memory behind [ptr, ptr+len) of guest RAM back to the host: it reads as zeroes. Whole
