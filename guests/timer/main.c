@@ -517,16 +517,18 @@ TEST(irq__registers_survive)
     apic_write(APIC_LVT_TIMER, 0x20000 | VEC);
     sti();
     apic_write(APIC_TMICT, 100000);
-    __asm__ volatile(
-        "mov $0x1111, %%r8; mov $0x2222, %%r9; mov $0x3333, %%r10; mov $0x4444, %%r11\n"
-        "mov $300000, %%ecx\n"
-        "1: add $1, %%r8; add $2, %%r9; sub $1, %%r10; lea 3(%%r11), %%r11\n"
-        "lea (%%r8, %%r9), %%rax; sub %%r8, %%rax; cmp %%rax, %%r9; jne 2f\n"
-        "dec %%ecx; jnz 1b; jmp 3f\n"
-        "2: mov $1, %0\n"
-        "3: sub $(0x1111 + 300000), %%r8; jz 4f; mov $2, %0; 4:\n"
-        "sub $(0x2222 + 600000), %%r9; jz 5f; mov $3, %0; 5:\n"
-        : "+r"(bad)::"rax", "rcx", "r8", "r9", "r10", "r11", "cc", "memory");
+    /* A busy host may be late with the first interrupt. */
+    for (unsigned i = 0; i < 1000 && !bad && !hits[VEC]; i++)
+        __asm__ volatile(
+            "mov $0x1111, %%r8; mov $0x2222, %%r9; mov $0x3333, %%r10; mov $0x4444, %%r11\n"
+            "mov $300000, %%ecx\n"
+            "1: add $1, %%r8; add $2, %%r9; sub $1, %%r10; lea 3(%%r11), %%r11\n"
+            "lea (%%r8, %%r9), %%rax; sub %%r8, %%rax; cmp %%rax, %%r9; jne 2f\n"
+            "dec %%ecx; jnz 1b; jmp 3f\n"
+            "2: mov $1, %0\n"
+            "3: sub $(0x1111 + 300000), %%r8; jz 4f; mov $2, %0; 4:\n"
+            "sub $(0x2222 + 600000), %%r9; jz 5f; mov $3, %0; 5:\n"
+            : "+r"(bad)::"rax", "rcx", "r8", "r9", "r10", "r11", "cc", "memory");
     CHECK_EQ(bad, 0);
     apic_write(APIC_TMICT, 0);
     CHECK(hits[VEC] > 0);
