@@ -29,6 +29,15 @@ void host_free(void *p);
  * tenth of the cost of a fault a page. Failure does not matter. Any thread, also a vCPU's with the
  * guest's vector state in the registers. */
 void host_populate(void *p, u64 len, bool write);
+/*
+ * The same soon, by a thread beside the caller's; whole multiples of 64 KiB, below 128 MiB. false:
+ * not, there is no such thread or it has enough to do. Any thread, as host_populate; the memory
+ * stays mapped until host_populator_stop.
+ */
+bool host_populate_later(void *p, u64 len, bool write);
+/* Starts, ends that thread; nested calls are errors, ending none is nothing. 0 or -errno. */
+int host_populator_start(void);
+void host_populator_stop(void);
 /* Physical memory of the host in bytes. */
 u64 host_total_memory(void);
 /* What the control group of this process may use at most, in bytes; 0: no limit is known. */

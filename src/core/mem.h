@@ -16,6 +16,7 @@ struct mem_slot {
     u8 *host;
     bool readonly;
     u64 *touched; /* a bit a chunk: it has been populated; NULL: not kept */
+    u64 *regions; /* with it, a bit a large page of the host (mem_populate.c) */
 };
 
 struct guest_mem {

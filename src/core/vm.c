@@ -74,10 +74,13 @@ int vm_start(struct vm *vm)
     int err = 0;
 
     vm->pio.strict = vm->mmio.strict = vm->strict_io;
+    err = host_populator_start();
     for (unsigned i = 0; i < vm->nvcpus && !err; i++)
         err = host_thread_create(&vm->vcpu[i]->thread, names[i], vcpu_thread, vm->vcpu[i]);
-    if (err)
+    if (err) {
         join_vcpus(vm, true);
+        host_populator_stop();
+    }
     return err;
 }
 
@@ -90,6 +93,7 @@ int vm_run(struct vm *vm)
         host_event_set(&vm->vcpu[i]->wake);
     err = host_loop_run();
     join_vcpus(vm, err != 0);
+    host_populator_stop();
     return err;
 }
 

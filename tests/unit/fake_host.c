@@ -35,6 +35,21 @@ void host_populate(void *p, u64 len, bool write)
     (void)write;
 }
 
+bool host_populate_later(void *p, u64 len, bool write)
+{
+    host_populate(p, len, write);
+    return false;
+}
+
+int host_populator_start(void)
+{
+    return 0;
+}
+
+void host_populator_stop(void)
+{
+}
+
 /* opaque[0]: held. A lock taken twice by the one thread there is would hang for real. */
 void host_mutex_init(struct host_mutex *m)
 {
