@@ -348,6 +348,56 @@ USER_TEXT static void user_invpcid(void)
     __asm__ volatile("invpcid -32(%%rsp), %%rax" ::"a"(2ULL));
 }
 
+#define LOCAL 40
+
+/* A function in a page of its own that returns n. */
+static void put_function(u8 *page, u8 n)
+{
+    page[0] = 0xb8; /* mov $n, %eax; ret */
+    page[1] = n;
+    page[2] = page[3] = page[4] = 0;
+    page[5] = 0xc3;
+}
+
+/* As with page-table isolation: a kernel's pages, data and code, are not global, and other ones at
+ * the same addresses in the other space. */
+TEST(pcid__a_kernel_with_many_local_pages)
+{
+    u64 *root[2] = {boot_pml4, page_alloc()};
+    u64 nf = 1ULL << 63;
+
+    if (!cpu_has(1, 0, 2, 17))
+        SKIP("no PCID");
+    memcpy(root[1], boot_pml4, 4096);
+    root[1][1] = 0;
+    WRITE_CR(4, READ_CR(4) | CR4_PCIDE);
+    for (unsigned space = 0; space < 2; space++) {
+        WRITE_CR(3, (uptr)root[space] | (space + 1));
+        for (unsigned i = 0; i < LOCAL; i++) {
+            u8 *page = page_alloc();
+
+            put_function(page, (u8)(100 * space + i));
+            map(VA + 4096 * i, (uptr)page, PTE_P | PTE_W);
+        }
+    }
+    for (unsigned n = 0; n < 400; n++) {
+        unsigned space = n & 1;
+
+        WRITE_CR(3, (uptr)root[space] | (space + 1) | nf);
+        for (unsigned i = 0; i < LOCAL; i++) {
+            u64 va = VA + 4096 * i;
+
+            store(va + 64, (u8)(n + i));
+            CHECK_EQ(((u64(*)(void))va)(), 100 * space + i);
+        }
+        WRITE_CR(3, (uptr)root[!space] | (!space + 1) | nf);
+        for (unsigned i = 0; n && i < LOCAL; i++)
+            CHECK_EQ(load(VA + 4096 * i + 64), (u8)(n - 1 + i));
+    }
+    WRITE_CR(3, (uptr)boot_pml4);
+    WRITE_CR(4, READ_CR(4) & ~(uptr)CR4_PCIDE);
+}
+
 TEST(invpcid__checks)
 {
     struct trap t;

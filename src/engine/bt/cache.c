@@ -12,31 +12,48 @@
 #define ARENA_SIZE(code) ((code) + (code) / 2)
 #define ORDER_CAP(code) ((code) / 128)
 
+/* --- places --- */
+
+#define BLOCK_UNIT 16 /* bt_arena_alloc */
+#define CODE_UNIT 16  /* blocks begin at multiples of it (gen_block) */
+
+static struct bt_place place_of(const struct bt_vm *bt, const struct bt_block *b)
+{
+    return (struct bt_place){
+        .block = (u32)((u64)((const u8 *)b - bt->meta) / BLOCK_UNIT),
+        .code = (u32)((u64)(bt_ibl_entry(b) - bt->code.rx) / CODE_UNIT),
+    };
+}
+
+static struct bt_block *block_at(const struct bt_vm *bt, struct bt_place p)
+{
+    return (struct bt_block *)(void *)(bt->meta + (u64)p.block * BLOCK_UNIT);
+}
+
+static struct bt_block *ordered(const struct bt_vm *bt, const struct bt_space *sp, unsigned i)
+{
+    return block_at(bt, sp->order[i]);
+}
+
 /* --- spaces --------------------------------------------------------------------------------------
  */
 
-static bool space_init(struct bt_space *sp, u8 *code, u8 *code_end)
+static bool space_init(struct bt_space *sp, u8 *code, u8 *code_end, u8 *arena)
 {
     u64 size = (u64)(code_end - code);
 
-    sp->code = sp->code_pos = sp->code_ready = code;
+    sp->code = sp->code_pos = code;
+    /* The first translations come before there is a thread for it. */
+    sp->code_ready = (u8 *)(uintptr_t)align_down((u64)(uintptr_t)code, PAGE_SIZE);
     sp->code_end = code_end;
-    sp->arena = host_zalloc(ARENA_SIZE(size));
+    sp->arena = arena;
     sp->order_cap = (unsigned)ORDER_CAP(size);
     sp->order = host_zalloc(sp->order_cap * sizeof(*sp->order));
-    if (!sp->arena || !sp->order)
+    if (!sp->order)
         return false;
     sp->arena_pos = sp->arena_ready = sp->arena;
-    sp->arena_end = sp->arena + ARENA_SIZE(size);
+    sp->arena_end = sp->arena + align_down(ARENA_SIZE(size), PAGE_SIZE);
     return true;
-}
-
-static void space_destroy(struct bt_space *sp)
-{
-    if (sp->arena)
-        host_free(sp->arena);
-    if (sp->order)
-        host_free(sp->order);
 }
 
 static void space_clear(struct bt_space *sp)
@@ -46,12 +63,15 @@ static void space_clear(struct bt_space *sp)
     sp->code_pos = sp->code;
 }
 
-/* Populates the piece of memory behind *ready, once `pos` comes near it. */
+/*
+ * Memory is populated in pieces: the one after the piece in use by another thread. `pos` comes to
+ * need memory up to pos + ahead.
+ */
 static u64 next_piece(u8 *pos, u8 **ready, u8 *end, u64 ahead)
 {
     u64 n = BT_READY_STEP;
 
-    if (likely(pos + ahead <= *ready) || *ready == end)
+    if (likely(pos + ahead + BT_READY_STEP <= *ready) || *ready == end)
         return 0;
     if (n > (u64)(end - *ready))
         n = (u64)(end - *ready);
@@ -59,21 +79,24 @@ static u64 next_piece(u8 *pos, u8 **ready, u8 *end, u64 ahead)
     return n;
 }
 
+static void ready(u8 *p, u64 n, bool write)
+{
+    if (!host_populate_later(p, n, write))
+        host_populate(p, n, write);
+}
+
 void *bt_arena_alloc(struct bt_space *sp, size_t size)
 {
     u8 *p = sp->arena_pos;
     u64 n;
 
-    /* Records of a cache line and more, blocks, begin with one. */
-    if (size >= 64)
-        p = (u8 *)(uintptr_t)align_up((u64)(uintptr_t)p, 64);
-    size = (size + 15) & ~(size_t)15;
-    if (p > sp->arena_end || size > (size_t)(sp->arena_end - p))
+    size = (size + BLOCK_UNIT - 1) & ~(size_t)(BLOCK_UNIT - 1);
+    if (size > (size_t)(sp->arena_end - p))
         return NULL;
     sp->arena_pos = p + size;
     n = next_piece(sp->arena_pos, &sp->arena_ready, sp->arena_end, 0);
     if (n)
-        host_populate(sp->arena_ready - n, n, true);
+        ready(sp->arena_ready - n, n, true);
     return p;
 }
 
@@ -85,30 +108,33 @@ bool bt_space_ready(struct bt_vm *bt, struct bt_space *sp)
         return false;
     n = next_piece(sp->code_pos, &sp->code_ready, sp->code_end, BT_BLOCK_BYTES);
     if (n) {
-        u8 *from = (u8 *)(uintptr_t)align_down((u64)(uintptr_t)(sp->code_ready - n), PAGE_SIZE);
+        u8 *from = sp->code_ready - n;
 
-        host_populate(from, (u64)(sp->code_ready - from), true);
-        host_populate(bt->code.rx + (from - bt->code.rw), (u64)(sp->code_ready - from), false);
+        ready(from, n, true);
+        ready(bt->code.rx + (from - bt->code.rw), n, false);
     }
     return true;
 }
 
 /* --- blocks by address ---------------------------------------------------------------------------
  *
- * Buckets of one cache line, tags that all but identify the key: a look-up touches the line and the
- * block. Readers take no lock. A table that gets full is replaced; readers of the old one miss, at
- * worst, what has come since.
+ * Buckets of one cache line. A look-up touches that line only, and not the block: a tag is a hash
+ * of the whole key, by a secret multiplier, so that two keys have the same by an accident of 2^-62
+ * only, whatever the guest does. Readers take no lock. A table that gets full is replaced; readers
+ * of the old one miss, at worst, what has come since.
  */
 
 #define BUCKET 4
 
 struct slot {
     u64 tag; /* EMPTY, DELETED or a hash with bit 0 set */
-    struct bt_block *b;
+    struct bt_place place;
 };
 
 #define EMPTY 0
 #define DELETED 2
+#define STRADDLES 2u /* in a tag: the block goes on in a second page */
+#define TAG_KEY (~(u64)STRADDLES)
 
 struct bt_hash {
     struct bt_hash *older; /* replaced by this one; freed with it */
@@ -130,41 +156,45 @@ static struct bt_hash *hash_create(unsigned bits, struct bt_hash *older)
     return h;
 }
 
-static u64 hash_of(u64 va, u64 gpa, u32 mode)
+/* mode fits below the page's address. */
+static u64 hash_of(const struct bt_vm *bt, u64 va, u64 gpa, u32 mode)
 {
-    u64 h = va ^ gpa * 0x9e3779b97f4a7c15u ^ (u64)mode << 20;
+    unsigned __int128 m =
+        (unsigned __int128)(va ^ bt->secret[0]) * (((gpa & PAGE_MASK) | mode) ^ bt->secret[1]);
 
-    h *= 0xbf58476d1ce4e5b9u;
-    h ^= h >> 29;
-    h *= 0x94d049bb133111ebu;
-    return h | 1;
+    return (u64)m ^ (u64)(m >> 64);
+}
+
+static u64 tag_of(const struct bt_vm *bt, u64 va, u64 gpa, u32 mode)
+{
+    return (hash_of(bt, va, gpa, mode) & TAG_KEY) | 1;
 }
 
 /*
  * The slot to begin at. Blocks of one page are neighbours in the table, a bucket for 32 bytes of
  * code: what runs together is looked up together.
  */
-static u64 bucket_of(const struct bt_hash *h, u64 va, u64 gpa, u32 mode)
+static u64 bucket_of(const struct bt_vm *bt, const struct bt_hash *h, u64 va, u64 gpa, u32 mode)
 {
-    u64 page = hash_of(va & PAGE_MASK, gpa & PAGE_MASK, mode) >> (64 - h->bits);
+    u64 page = hash_of(bt, va & PAGE_MASK, gpa, mode) >> (64 - h->bits);
 
     return ((page + (va & (PAGE_SIZE - 1)) / 32) & (BIT64(h->bits) - 1)) * BUCKET;
 }
 
-static bool hash_put(struct bt_hash *h, struct bt_block *b)
+static bool hash_put(struct bt_vm *bt, struct bt_hash *h, struct bt_block *b)
 {
-    u64 tag = hash_of(b->va, b->gpa & PAGE_MASK, b->mode), n = (u64)BUCKET << h->bits;
+    u64 tag = tag_of(bt, b->va, b->gpa, b->mode), n = (u64)BUCKET << h->bits;
 
     if (h->used > n / 2 + n / 8)
         return false;
-    for (u64 i = bucket_of(h, b->va, b->gpa, b->mode);; i = (i + 1) & (n - 1)) {
+    for (u64 i = bucket_of(bt, h, b->va, b->gpa, b->mode);; i = (i + 1) & (n - 1)) {
         struct slot *s = &h->slot[i];
 
-        if (s->tag != EMPTY)
+        if (s->tag & 1)
             continue;
-        s->b = b;
-        __atomic_store_n(&s->tag, tag, __ATOMIC_RELEASE);
-        h->used++;
+        h->used += s->tag == EMPTY;
+        s->place = place_of(bt, b);
+        __atomic_store_n(&s->tag, tag | (b->len2 ? STRADDLES : 0), __ATOMIC_RELEASE);
         return true;
     }
 }
@@ -175,7 +205,7 @@ static bool hash_insert(struct bt_vm *bt, struct bt_block *b)
     struct bt_hash *h = bt->hash, *larger;
     u64 live = 0;
 
-    if (hash_put(h, b))
+    if (hash_put(bt, h, b))
         return true;
     for (u64 i = 0; i < (u64)BUCKET << h->bits; i++)
         live += h->slot[i].tag & 1;
@@ -185,19 +215,20 @@ static bool hash_insert(struct bt_vm *bt, struct bt_block *b)
         return false;
     for (u64 i = 0; i < (u64)BUCKET << h->bits; i++)
         if (h->slot[i].tag & 1)
-            hash_put(larger, h->slot[i].b);
-    hash_put(larger, b);
+            hash_put(bt, larger, block_at(bt, h->slot[i].place));
+    hash_put(bt, larger, b);
     __atomic_store_n(&bt->hash, larger, __ATOMIC_RELEASE);
     return true;
 }
 
-static void hash_remove(struct bt_hash *h, const struct bt_block *b)
+static void hash_remove(struct bt_vm *bt, const struct bt_block *b)
 {
-    u64 tag = hash_of(b->va, b->gpa & PAGE_MASK, b->mode), n = (u64)BUCKET << h->bits;
+    struct bt_hash *h = bt->hash;
+    u64 tag = tag_of(bt, b->va, b->gpa, b->mode), n = (u64)BUCKET << h->bits;
 
-    for (u64 i = bucket_of(h, b->va, b->gpa, b->mode); h->slot[i].tag != EMPTY;
+    for (u64 i = bucket_of(bt, h, b->va, b->gpa, b->mode); h->slot[i].tag != EMPTY;
          i = (i + 1) & (n - 1))
-        if (h->slot[i].tag == tag && h->slot[i].b == b)
+        if ((h->slot[i].tag & TAG_KEY) == tag && block_at(bt, h->slot[i].place) == b)
             h->slot[i].tag = DELETED;
 }
 
@@ -219,27 +250,38 @@ static bool second_page_fits(struct bt_vcpu *c, const struct bt_block *b)
     u64 gpa;
     u8 *host;
 
-    return !b->len2 ||
-           (bt_fetch(c, (b->va & PAGE_MASK) + PAGE_SIZE, &gpa, &host) && gpa == b->gpa2);
+    return bt_fetch(c, (b->va & PAGE_MASK) + PAGE_SIZE, &gpa, &host) && gpa == b->twin->gpa;
+}
+
+static const struct slot *find(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
+{
+    const struct bt_hash *h = __atomic_load_n(&c->bt->hash, __ATOMIC_ACQUIRE);
+    u64 want = tag_of(c->bt, va, gpa, mode), n = (u64)BUCKET << h->bits;
+
+    for (u64 i = bucket_of(c->bt, h, va, gpa, mode);; i = (i + 1) & (n - 1)) {
+        const struct slot *s = &h->slot[i];
+        u64 tag = __atomic_load_n(&s->tag, __ATOMIC_ACQUIRE);
+
+        if (tag == EMPTY)
+            return NULL;
+        if ((tag & TAG_KEY) == want &&
+            (!(tag & STRADDLES) || second_page_fits(c, block_at(c->bt, s->place))))
+            return s;
+    }
 }
 
 struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
 {
-    const struct bt_hash *h = __atomic_load_n(&c->bt->hash, __ATOMIC_ACQUIRE);
-    u64 want = hash_of(va, gpa & PAGE_MASK, mode), n = (u64)BUCKET << h->bits;
+    const struct slot *s = find(c, va, gpa, mode);
 
-    for (u64 i = bucket_of(h, va, gpa, mode);; i = (i + 1) & (n - 1)) {
-        u64 tag = __atomic_load_n(&h->slot[i].tag, __ATOMIC_ACQUIRE);
-        struct bt_block *b;
+    return s ? block_at(c->bt, s->place) : NULL;
+}
 
-        if (tag == EMPTY)
-            return NULL;
-        if (tag != want)
-            continue;
-        b = h->slot[i].b;
-        if (b->va == va && b->gpa == gpa && b->mode == mode && second_page_fits(c, b))
-            return b;
-    }
+const u8 *bt_cache_lookup_code(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
+{
+    const struct slot *s = find(c, va, gpa, mode);
+
+    return s ? c->bt->code.rx + (u64)s->place.code * CODE_UNIT : NULL;
 }
 
 /* --- the cache -----------------------------------------------------------------------------------
@@ -248,8 +290,11 @@ struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
 int bt_cache_init(struct bt_vm *bt, u64 size)
 {
     int err = host_code_alloc(&bt->code, align_down(size ? size : BT_CODE_SIZE, PAGE_SIZE));
-    u8 *clones;
+    u8 *clones, *clones_meta;
 
+    if (err)
+        return err;
+    err = host_random(bt->secret, sizeof(bt->secret));
     if (err)
         return err;
     bt_stubs_build(bt);
@@ -257,20 +302,33 @@ int bt_cache_init(struct bt_vm *bt, u64 size)
     clones = bt->code.rw + bt->clones_off;
     bt->hash = hash_create(FIRST_BITS, NULL);
     bt->by_gpa = host_zalloc(sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
-    if (!bt->hash || !bt->by_gpa ||
-        !space_init(&bt->space[BT_TRANSLATIONS], bt->space[BT_TRANSLATIONS].code, clones) ||
-        !space_init(&bt->space[BT_CLONES], clones, bt->code.rw + bt->code.size))
+    bt->meta = host_zalloc(ARENA_SIZE(bt->code.size));
+    if (!bt->hash || !bt->by_gpa || !bt->meta)
         return -12; /* ENOMEM */
-    return 0;
+    clones_meta = bt->meta + align_down(ARENA_SIZE(bt->clones_off), PAGE_SIZE);
+    if (!space_init(&bt->space[BT_TRANSLATIONS], bt->space[BT_TRANSLATIONS].code, clones,
+                    bt->meta) ||
+        !space_init(&bt->space[BT_CLONES], clones, bt->code.rw + bt->code.size, clones_meta))
+        return -12;
+    bt->mixed = host_zalloc(bt->space[BT_TRANSLATIONS].order_cap * sizeof(*bt->mixed));
+    return bt->mixed ? 0 : -12;
 }
 
 void bt_cache_destroy(struct bt_vm *bt)
 {
-    for (unsigned i = 0; i < MEM_SLOTS_MAX; i++)
+    for (unsigned i = 0; i < MEM_SLOTS_MAX; i++) {
         if (bt->pages[i])
             host_free(bt->pages[i]);
+        if (bt->wrote[i])
+            host_free(bt->wrote[i]);
+    }
     for (unsigned i = 0; i < BT_NSPACES; i++)
-        space_destroy(&bt->space[i]);
+        if (bt->space[i].order)
+            host_free(bt->space[i].order);
+    if (bt->mixed)
+        host_free(bt->mixed);
+    if (bt->meta)
+        host_free(bt->meta);
     if (bt->hash) {
         hash_clear(bt->hash);
         host_free(bt->hash);
@@ -286,20 +344,21 @@ struct bt_block *bt_cache_find_pc(struct bt_vm *bt, u64 pc)
     const struct bt_space *sp =
         &bt->space[pc - (u64)(uintptr_t)bt->code.rx < bt->clones_off ? BT_TRANSLATIONS : BT_CLONES];
     unsigned lo = 0, hi = __atomic_load_n(&sp->norder, __ATOMIC_ACQUIRE);
+    u64 at = (pc - (u64)(uintptr_t)bt->code.rx) / CODE_UNIT;
+    struct bt_block *b;
 
     while (lo < hi) {
         unsigned mid = (lo + hi) / 2;
 
-        if ((u64)(uintptr_t)sp->order[mid]->ibl_entry <= pc)
+        if (sp->order[mid].code <= at)
             lo = mid + 1;
         else
             hi = mid;
     }
     if (!lo)
         return NULL;
-    if (pc >= (u64)(uintptr_t)sp->order[lo - 1]->ibl_entry + sp->order[lo - 1]->size)
-        return NULL;
-    return sp->order[lo - 1];
+    b = ordered(bt, sp, lo - 1);
+    return pc < (u64)(uintptr_t)bt_ibl_entry(b) + b->size ? b : NULL;
 }
 
 static u64 line_mask(u64 gpa, u64 len)
@@ -327,9 +386,7 @@ struct bt_page *bt_page_of(struct bt_vm *bt, u64 gpa, bool create)
 
         if (!page)
             return NULL;
-        page->blocks = NULL;
-        page->lines = 0;
-        page->translating = 0;
+        memset(page, 0, sizeof(*page));
         __atomic_store_n(p, page, __ATOMIC_RELEASE);
     }
     return *p;
@@ -375,19 +432,26 @@ bool bt_code_may_overlap(struct bt_vm *bt, u64 gpa, u64 len)
                     (__atomic_load_n(&page->lines, __ATOMIC_SEQ_CST) & line_mask(gpa, len)));
 }
 
+static bool is_clone(const struct bt_vm *bt, const void *record)
+{
+    return (const u8 *)record >= bt->space[BT_CLONES].arena;
+}
+
 static void add_to_page(struct bt_vm *bt, struct bt_block *b)
 {
     struct bt_page *page = bt_page_of(bt, b->gpa, true);
+    struct bt_block **list;
 
     CHECK(page);
-    b->page_next = page->blocks;
-    page->blocks = b;
+    list = is_clone(bt, b) ? &page->clones : &page->blocks;
+    b->page_next = *list;
+    *list = b;
     __atomic_store_n(&page->lines, page->lines | block_lines(b), __ATOMIC_SEQ_CST);
 }
 
 static struct bt_block **by_gpa(struct bt_vm *bt, u64 gpa, u32 mode)
 {
-    return &bt->by_gpa[hash_of(0, gpa, mode) >> (64 - BT_BY_GPA_BITS)];
+    return &bt->by_gpa[hash_of(bt, gpa & (PAGE_SIZE - 1), gpa, mode) >> (64 - BT_BY_GPA_BITS)];
 }
 
 bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b)
@@ -398,9 +462,11 @@ bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b)
     add_to_page(bt, b);
     if (b->twin)
         add_to_page(bt, b->twin);
-    sp->order[sp->norder] = b;
+    sp->order[sp->norder] = place_of(bt, b);
     __atomic_store_n(&sp->norder, sp->norder + 1, __ATOMIC_RELEASE);
-    if (b->reloc && sp == &bt->space[BT_TRANSLATIONS])
+    if (sp == &bt->space[BT_CLONES])
+        bt->kernel_clones |= (b->mode & BT_MODE_CPL0) != 0;
+    else if (b->reloc)
         *by_gpa(bt, b->gpa, b->mode) = b;
     return true;
 }
@@ -412,26 +478,63 @@ struct bt_block *bt_cache_sibling(struct bt_vm *bt, u64 gpa, u32 mode)
     return b && b->gpa == gpa && b->mode == mode && !b->dead ? b : NULL;
 }
 
+void bt_cache_chained(struct bt_vm *bt, struct bt_link *l, struct bt_block *to)
+{
+    l->next_in = to->in_links;
+    to->in_links = l;
+    l->chained = true;
+    if (is_clone(bt, l) && !is_clone(bt, to) && !to->mixed) {
+        to->mixed = true;
+        bt->mixed[bt->nmixed++] = place_of(bt, to);
+    }
+}
+
+/* Takes a jump back to its stub. */
+static void unchain(struct bt_vm *bt, struct bt_link *l)
+{
+    u8 *entry = bt_rw(bt, bt_link_block(l)->entry);
+
+    emit_patch32(entry + l->jmp, entry + l->stub);
+    l->chained = false;
+}
+
 /* Lets both entries of a block lead out: the direct one to its own stub that knows the address. */
 static void kill_block(struct bt_vm *bt, struct bt_block *b)
 {
-    u8 *entry = bt_rw(bt, b->entry), *ibl = bt_rw(bt, b->ibl_entry);
+    u8 *entry = bt_rw(bt, b->entry), *ibl = bt_rw(bt, bt_ibl_entry(b));
 
     if (b->dead)
         return;
-    hash_remove(bt->hash, b);
-    for (struct bt_link *l = b->in_links; l; l = l->next_in) {
-        u8 *from = bt_rw(bt, l->block->entry);
-
-        emit_patch32(from + l->jmp, from + l->stub);
-        l->chained = false;
-    }
+    hash_remove(bt, b);
+    for (struct bt_link *l = b->in_links; l; l = l->next_in)
+        unchain(bt, l);
     b->in_links = NULL;
     entry[0] = 0xe9;
     emit_patch32(entry + 1, entry + b->stale);
     ibl[0] = 0xe9;
     emit_patch32(ibl + 1, bt_rw(bt, bt->exit_ibl));
     b->dead = true;
+}
+
+/* Blocks of a list that overlap [gpa, gpa+n). Returns the lines of those that do not. */
+static u64 invalidate_list(struct bt_vm *bt, struct bt_stats *st, struct bt_block **p, u64 gpa,
+                           u64 n)
+{
+    struct bt_block *b;
+    u64 lines = 0;
+
+    while ((b = *p)) {
+        if (concerns(b, gpa, n)) {
+            kill_block(bt, b->len2 || !b->twin ? b : b->twin);
+            *p = b->page_next;
+            if (st)
+                st->invalidated++;
+        } else {
+            lines |= block_lines(b);
+            p = &b->page_next;
+        }
+    }
+    return lines;
 }
 
 void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len)
@@ -444,21 +547,8 @@ void bt_cache_invalidate(struct bt_vm *bt, struct bt_stats *st, u64 gpa, u64 len
             n = len;
         page = bt_page_of(bt, gpa, false);
         if (page && (page->lines & line_mask(gpa, n))) {
-            struct bt_block **p = &page->blocks, *b;
-            u64 lines = 0;
-
-            while ((b = *p)) {
-                if (concerns(b, gpa, n)) {
-                    kill_block(bt, b->len2 || !b->twin ? b : b->twin);
-                    *p = b->page_next;
-                    if (st)
-                        st->invalidated++;
-                } else {
-                    lines |= block_lines(b);
-                    p = &b->page_next;
-                }
-            }
-            page->lines = lines;
+            page->lines = invalidate_list(bt, st, &page->blocks, gpa, n) |
+                          invalidate_list(bt, st, &page->clones, gpa, n);
             bt->epoch++;
         }
         gpa += n;
@@ -470,21 +560,12 @@ void bt_cache_invalidate_va(struct bt_vm *bt, u64 va)
 {
     for (unsigned n = 0; n < BT_NSPACES; n++)
         for (unsigned i = 0; i < bt->space[n].norder; i++) {
-            struct bt_block *b = bt->space[n].order[i];
+            struct bt_block *b = ordered(bt, &bt->space[n], i);
 
             if (va - b->va < (u64)b->guest_len + b->len2)
                 kill_block(bt, b);
         }
     bt->epoch++;
-}
-
-static void forget(struct bt_vm *bt)
-{
-    hash_clear(bt->hash);
-    memset(bt->by_gpa, 0, sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
-    bt->epoch++;
-    for (unsigned i = 0; i < bt->nvcpus; i++)
-        bt_ibl_clear_all(bt->vcpu[i]);
 }
 
 void bt_cache_flush(struct bt_vm *bt)
@@ -495,52 +576,56 @@ void bt_cache_flush(struct bt_vm *bt)
                    (bt->vm->mem.slot[i].size >> PAGE_SHIFT) * sizeof(struct bt_page *));
     for (unsigned i = 0; i < BT_NSPACES; i++)
         space_clear(&bt->space[i]);
-    forget(bt);
+    hash_clear(bt->hash);
+    memset(bt->by_gpa, 0, sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
+    bt->nmixed = 0;
+    bt->kernel_clones = false;
+    bt->epoch++;
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        bt_ibl_clear_all(bt->vcpu[i]);
 }
 
-/* Takes every chained jump of b, and those to b, back to the stubs. */
-static void unchain(struct bt_vm *bt, struct bt_block *b)
+static void forget_clone(struct bt_vm *bt, struct bt_block *b)
 {
-    u8 *entry = bt_rw(bt, b->entry);
+    struct bt_page *page = bt_page_of(bt, b->gpa, false);
 
-    b->in_links = NULL;
-    for (unsigned i = 0; i < BT_NLINKS; i++)
-        if (b->link[i].chained) {
-            emit_patch32(entry + b->link[i].jmp, entry + b->link[i].stub);
-            b->link[i].chained = false;
-        }
+    page->clones = NULL;
+    for (struct bt_link *l = b->in_links; l; l = l->next_in)
+        if (!is_clone(bt, l))
+            unchain(bt, l);
+    if (!b->dead)
+        hash_remove(bt, b);
 }
 
-/* The lists of all pages are emptied and filled again with what is left. */
+/* Takes the clones' jumps out of a translation's list. */
+static void unmix(struct bt_vm *bt, struct bt_block *b)
+{
+    struct bt_link **p = &b->in_links;
+
+    while (*p)
+        if (is_clone(bt, *p))
+            *p = (*p)->next_in;
+        else
+            p = &(*p)->next_in;
+    b->mixed = false;
+}
+
+/* A page's lines stay what they are: a clone's are its translation's. */
 void bt_cache_flush_clones(struct bt_vm *bt)
 {
-    struct bt_space *sp = &bt->space[BT_TRANSLATIONS];
+    struct bt_space *sp = &bt->space[BT_CLONES];
 
-    for (unsigned i = 0; i < sp->norder; i++) {
-        struct bt_block *b = sp->order[i];
-        struct bt_page *page = bt_page_of(bt, b->gpa, false);
-
-        page->blocks = NULL;
-        page->lines = 0;
-        if (b->twin && (page = bt_page_of(bt, b->twin->gpa, false))) {
-            page->blocks = NULL;
-            page->lines = 0;
-        }
-        if (!b->dead)
-            unchain(bt, b);
+    for (unsigned i = 0; i < sp->norder; i++)
+        forget_clone(bt, ordered(bt, sp, i));
+    for (unsigned i = 0; i < bt->nmixed; i++)
+        unmix(bt, block_at(bt, bt->mixed[i]));
+    space_clear(sp);
+    bt->nmixed = 0;
+    bt->epoch++;
+    for (unsigned i = 0; i < bt->nvcpus; i++) {
+        bt_ibl_clear_class(bt->vcpu[i], BT_USER);
+        if (bt->kernel_clones)
+            bt_ibl_clear_all(bt->vcpu[i]);
     }
-    space_clear(&bt->space[BT_CLONES]);
-    forget(bt);
-    for (unsigned i = 0; i < sp->norder; i++) {
-        struct bt_block *b = sp->order[i];
-
-        if (b->dead)
-            continue;
-        CHECK(hash_put(bt->hash, b)); /* it held them all before */
-        add_to_page(bt, b);
-        if (b->twin)
-            add_to_page(bt, b->twin);
-        if (b->reloc)
-            *by_gpa(bt, b->gpa, b->mode) = b;
-    }
+    bt->kernel_clones = false;
 }

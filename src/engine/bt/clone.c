@@ -14,8 +14,10 @@
 void gen_reloc(struct gen *g, const u8 *at, enum bt_reloc_kind kind, unsigned link)
 {
     if (g->nrelocs < BT_RELOCS_MAX)
-        g->reloc[g->nrelocs] = (struct bt_reloc){
-            .off = (u16)(at - bt_rw(g->bt, g->b->ibl_entry)), .kind = (u8)kind, .link = (u8)link};
+        g->reloc[g->nrelocs] =
+            (struct bt_reloc){.off = (u16)(at - bt_rw(g->bt, bt_ibl_entry(g->b))),
+                              .kind = (u8)kind,
+                              .link = (u8)link};
     if (g->nrelocs <= BT_RELOCS_MAX)
         g->nrelocs++;
 }
@@ -129,7 +131,7 @@ static enum fixed fix(struct bt_vm *bt, struct bt_block *b, const struct bt_relo
 struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u64 va, bool *full)
 {
     u64 delta = va - from->va, last = 0;
-    const u8 *src = bt_rw(bt, from->ibl_entry);
+    const u8 *src = bt_rw(bt, bt_ibl_entry(from));
     struct bt_space *sp = &bt->space[BT_CLONES];
     struct bt_block *b;
     u8 *dst, *entry;
@@ -140,19 +142,19 @@ struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u
     *full = true;
     if (!bt_space_ready(bt, sp))
         return NULL;
-    b = bt_arena_alloc(sp, sizeof(*b));
+    b = bt_arena_alloc(sp, bt_block_size(from->nlinks));
     if (!b)
         return NULL;
     dst = (u8 *)(uintptr_t)align_up((u64)(uintptr_t)sp->code_pos, 16);
     moved = dst - src;
     memset(sp->code_pos, 0xcc, (size_t)(dst - sp->code_pos));
     memcpy(dst, src, from->size);
-    *b = *from;
+    memcpy(b, from, bt_block_size(from->nlinks));
     b->va = va;
     b->target += delta;
-    b->ibl_entry += moved;
     b->entry += moved;
     b->in_links = NULL;
+    b->mixed = false;
     for (unsigned i = 0; i < from->nrelocs; i++) {
         const struct bt_reloc *r = &from->reloc[i];
         enum fixed f = fix(bt, b, r, dst + r->off, delta, moved, &last);
@@ -163,12 +165,9 @@ struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u
         }
     }
     entry = bt_rw(bt, b->entry);
-    for (unsigned i = 0; i < BT_NLINKS; i++) {
+    for (unsigned i = 0; i < b->nlinks; i++) {
         struct bt_link *l = &b->link[i];
 
-        if (!l->jmp)
-            continue;
-        l->block = b;
         l->target += delta;
         l->chained = false;
         l->next_in = NULL;

@@ -298,7 +298,8 @@ static int bt_memory_changed(struct vm *vm)
         if (!bt->pages[i]) {
             bt->pages[i] =
                 host_zalloc((vm->mem.slot[i].size >> PAGE_SHIFT) * sizeof(struct bt_page *));
-            if (!bt->pages[i])
+            bt->wrote[i] = host_zalloc(vm->mem.slot[i].size >> PAGE_SHIFT);
+            if (!bt->pages[i] || !bt->wrote[i])
                 return -ENOMEM_;
         }
     return 0;

@@ -96,7 +96,6 @@ struct gen {
     struct bt_map *map;      /* of insn */
     struct gen_cold cold[GEN_COLD_MAX];
     unsigned ncold;
-    unsigned nlinks; /* used by stack groups, from BT_NEXITS on */
     struct bt_reloc reloc[BT_RELOCS_MAX];
     unsigned nrelocs; /* more than there is room for: it cannot be cloned */
 };
@@ -189,10 +188,10 @@ void gen_bits_offset(struct gen *g);
 /* Is it a stack operation or branch done here? */
 bool gen_flow_handles(const struct x86_insn *in);
 bool gen_flow(struct gen *g);
-/* Ends the block with a jump to a guest address known now; n: which of the block's links. */
-void gen_goto(struct gen *g, unsigned n, u64 target);
-/* Records the jump whose displacement is at rel32 as link n of the block. */
-struct bt_link *gen_set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32);
+/* Ends the block with a jump to a guest address known now. */
+void gen_goto(struct gen *g, u64 target);
+/* Records the jump whose displacement is at rel32 as the block's next link. */
+struct bt_link *gen_add_link(struct gen *g, u64 target, const u8 *rel32);
 /* Pads so that the rel32 that follows n opcode bytes can be patched while other vCPUs run. */
 void gen_align_rel32(struct gen *g, unsigned n);
 /* A jump through the branch-target table. */

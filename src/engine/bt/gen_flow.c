@@ -56,21 +56,21 @@ void gen_branch_far_page(struct gen *g, u64 target)
     gen_reloc(g, g->e.p - 4, BT_RELOC_IBL, 0);
 }
 
-struct bt_link *gen_set_link(struct gen *g, unsigned n, u64 target, const u8 *rel32)
+struct bt_link *gen_add_link(struct gen *g, u64 target, const u8 *rel32)
 {
-    struct bt_link *l = &g->b->link[n];
+    struct bt_link *l = &g->b->link[g->b->nlinks];
 
-    l->jmp = (u32)(rel32 - g->entry);
-    l->target = target;
-    l->block = g->b;
+    CHECK(g->b->nlinks < BT_NLINKS);
+    *l =
+        (struct bt_link){.jmp = (u16)(rel32 - g->entry), .target = target, .index = g->b->nlinks++};
     return l;
 }
 
-void gen_goto(struct gen *g, unsigned n, u64 target)
+void gen_goto(struct gen *g, u64 target)
 {
     if (same_page(g, target)) {
         gen_align_rel32(g, 1);
-        gen_set_link(g, n, target, emit_jmp(&g->e));
+        gen_add_link(g, target, emit_jmp(&g->e));
     } else {
         gen_branch_far_page(g, target);
     }
@@ -249,7 +249,7 @@ static bool gen_call(struct gen *g)
         g->map->kind = BT_MAP_DIRECT;
         g->b->target = branch_target(g);
         add_rsp(g, -(s32)g->word);
-        gen_goto(g, 0, g->b->target);
+        gen_goto(g, g->b->target);
         return true;
     case X86_OP_GPR:
         probe_push(g);
@@ -281,7 +281,7 @@ static bool gen_jmp(struct gen *g)
 
     switch (op->kind) {
     case X86_OP_REL:
-        gen_goto(g, 0, branch_target(g));
+        gen_goto(g, branch_target(g));
         return true;
     case X86_OP_GPR:
         get_target(g, op->reg);
@@ -309,21 +309,21 @@ static bool gen_jcc(struct gen *g)
 
         EMIT(&g->e, 0xe3, 0x05); /* jrcxz over the next jump */
         over = emit_jmp(&g->e);
-        gen_goto(g, 0, target);
+        gen_goto(g, target);
         emit_patch32(over, g->e.p);
-        gen_goto(g, 1, g->next);
+        gen_goto(g, g->next);
         return true;
     }
     if (same_page(g, target)) {
         gen_align_rel32(g, 2);
-        gen_set_link(g, 0, target, emit_jcc(&g->e, cc));
+        gen_add_link(g, target, emit_jcc(&g->e, cc));
     } else {
         u8 *skip = emit_jcc(&g->e, cc ^ 1);
 
         gen_branch_far_page(g, target);
         emit_patch32(skip, g->e.p);
     }
-    gen_goto(g, 1, g->next);
+    gen_goto(g, g->next);
     return true;
 }
 

@@ -256,7 +256,7 @@ static void cold_stack(struct gen *g, const struct gen_cold *c)
         unpark_rax(g, true);
     }
     emit_lea(e, H_R10, H_R9, c->lo);
-    if (!c->parked && !c->shadow && g->nlinks < BT_NLINKS) {
+    if (!c->parked && !c->shadow && g->b->nlinks < BT_NLINKS) {
         /* Straddling pages is no matter for C. Until the jump, rolling back is possible (signal.c).
          */
         EMIT(e, 0x45, 0x89, 0xd3); /* mov r11d, r10d */
@@ -266,9 +266,9 @@ static void cold_stack(struct gen *g, const struct gen_cold *c)
         emit32(e, (u32)PAGE_SIZE - (c->arg & 0x7fff));
         fits = emit_jcc(e, 6);
         gen_align_rel32(g, 1);
-        l = gen_set_link(g, g->nlinks++, c->item->va, emit_jmp(e));
+        l = gen_add_link(g, c->item->va, emit_jmp(e));
         l->nogroup = true;
-        l->cold_start = start;
+        l->cold_start = (u16)start;
         l->cold_end = gen_off(g);
         emit_patch32(fits, e->p);
     }

@@ -42,7 +42,7 @@ static u64 go_on(struct bt_vcpu *c)
 u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 unused)
 {
     struct bt_env *env = c->env;
-    struct bt_block *b;
+    const u8 *code;
     u64 gpa;
     u8 *host;
 
@@ -52,11 +52,11 @@ u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 unused)
     c->stats.ibl_misses++;
     if (c->lockstep || !bt_fetch(c, target, &gpa, &host))
         return leave(c, BT_EXIT_IBL);
-    b = bt_cache_lookup(c, target, gpa, c->mode);
-    if (!b)
+    code = bt_cache_lookup_code(c, target, gpa, c->mode);
+    if (!code)
         return leave(c, BT_EXIT_IBL);
-    bt_ibl_set(c, target, b->ibl_entry, bt_fetch_global(c, target));
-    return (u64)(uintptr_t)b->entry;
+    bt_ibl_set(c, target, code, bt_fetch_global(c, target));
+    return (u64)(uintptr_t)(code + BT_IBL_CHECK_LEN);
 }
 
 u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
@@ -118,7 +118,6 @@ u64 bt_help_stack(struct bt_vcpu *c, u64 lin, u64 arg, u64 ret)
         if (bt_tlb_page(e) == (lin & PAGE_MASK)) {
             p->stack_tag = lin & PAGE_MASK;
             p->stack_addend = e->delta;
-            env->s.rip = bt_guest_rip(c, ret, (u32)arg >> 16);
             return ret;
         }
     }

@@ -106,11 +106,12 @@ void bt_update_mode(struct bt_vcpu *c)
 /* The same code may be known at another address: libraries are, in every process. */
 static struct bt_block *clone(struct bt_vcpu *c, u64 lin, u64 gpa, bool *full)
 {
-    struct bt_block *sibling = bt_cache_sibling(c->bt, gpa, bt_block_mode(c)), *b;
+    struct bt_block *sibling, *b;
 
     /* A block ends before a breakpoint, and those are addresses. */
-    if (c->debugging)
+    if (c->debugging || !bt_clonable(lin))
         return NULL;
+    sibling = bt_cache_sibling(c->bt, gpa, bt_block_mode(c));
     b = sibling ? bt_clone_block(c->bt, sibling, lin, full) : NULL;
     c->stats.clones += b != NULL;
     return b;
@@ -129,11 +130,30 @@ static void flush(struct bt_vcpu *c, bool clones_only)
     bt_exclusive_end(c->bt, c);
 }
 
+/*
+ * Takes the lock and marks the page as being translated, without stopping anybody: for that nobody
+ * may have a write entry for it, nor be about to use one. false: that may be so, and nothing is
+ * taken.
+ */
+static bool lock_page(struct bt_vm *bt, u64 gpa, struct bt_page **page)
+{
+    host_mutex_lock(&bt->lock);
+    *page = bt_page_of(bt, gpa, true);
+    if (*page) {
+        __atomic_store_n(&(*page)->translating, 1, __ATOMIC_SEQ_CST);
+        /* Who makes a write entry says so first and looks at `translating` then (tlb.c). */
+        if ((*page)->lines || !bt_tlb_wrote(bt, gpa))
+            return true;
+        __atomic_store_n(&(*page)->translating, 0, __ATOMIC_SEQ_CST);
+    }
+    host_mutex_unlock(&bt->lock);
+    return false;
+}
+
 static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
 {
     struct bt_vm *bt = c->bt;
 
-    bt_fpu_save(c);
     for (;;) {
         struct bt_block *b;
         struct bt_page *page;
@@ -143,29 +163,25 @@ static struct bt_block *translate(struct bt_vcpu *c, u64 lin)
 
         if (!bt_fetch(c, lin, &gpa, &host))
             return NULL;
-        /* A page's first translation: nobody may keep a write entry for it, nor be about to use
-         * one. */
-        page = bt_page_of(bt, gpa, false);
         straddle = (gpa & (PAGE_SIZE - 1)) > PAGE_SIZE - X86_INSN_MAX;
-        stop = !page || !page->lines || straddle;
+        stop = straddle || !lock_page(bt, gpa, &page);
         if (stop) {
             u8 *host2;
             u64 gpa2;
 
             __atomic_fetch_add(&bt->first_translations, 1, __ATOMIC_SEQ_CST);
             bt_exclusive_begin(bt, c);
-            bt_tlb_drop_writes(bt, host - (gpa & (PAGE_SIZE - 1)));
+            bt_tlb_drop_writes(bt, gpa, host - (gpa & (PAGE_SIZE - 1)));
             if (straddle && bt_fetch(c, (lin & PAGE_MASK) + PAGE_SIZE, &gpa2, &host2))
-                bt_tlb_drop_writes(bt, host2);
-        } else {
-            host_mutex_lock(&bt->lock);
-            __atomic_store_n(&page->translating, 1, __ATOMIC_SEQ_CST);
+                bt_tlb_drop_writes(bt, gpa2, host2);
         }
         b = bt_cache_lookup(c, lin, gpa, bt_block_mode(c));
         if (!b)
             b = clone(c, lin, gpa, &clones_full);
-        if (!b && !clones_full)
+        if (!b && !clones_full) {
+            bt_fpu_save(c); /* the decoder is a library */
             b = bt_translate_block(c, lin, gpa, host, &full);
+        }
         if (stop) {
             __atomic_fetch_sub(&bt->first_translations, 1, __ATOMIC_SEQ_CST);
             bt_exclusive_end(bt, c);
@@ -199,7 +215,7 @@ struct bt_block *bt_find_block(struct bt_vcpu *c)
 /* Makes the jump of an exit lead straight to its target. */
 static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_block *to)
 {
-    struct bt_block *from = l->block;
+    struct bt_block *from = bt_link_block(l);
     u8 *at;
 
     host_mutex_lock(&c->bt->lock);
@@ -214,9 +230,7 @@ static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_blo
             __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);
         else
             memcpy(at, &rel, 4);
-        l->next_in = to->in_links;
-        to->in_links = l;
-        l->chained = true;
+        bt_cache_chained(c->bt, l, to);
         c->stats.chained++;
     }
     host_mutex_unlock(&c->bt->lock);
@@ -411,7 +425,7 @@ static void run_code(struct bt_vcpu *c)
             }
             b = bt_find_block(c);
             if (b)
-                bt_ibl_set(c, env->s.rip, b->ibl_entry, bt_fetch_global(c, env->s.rip));
+                bt_ibl_set(c, env->s.rip, bt_ibl_entry(b), bt_fetch_global(c, env->s.rip));
             break;
         case BT_EXIT_STEP:
             step(c);

@@ -108,11 +108,10 @@ static void in_stubs(struct bt_vcpu *c, struct host_signal *sig, const u8 *pc)
 
     if (within(pc, bt->enter_check, bt->enter_end))
         leave_saved(c, sig, BT_EXIT_RESUME);
-    else if (within(pc, bt->slow_ret, bt->slow_end))
+    else if (within(pc, bt->slow_ret, bt->slow_end) || within(pc, bt->stack_ret, bt->stack_end))
         leave_saved(c, sig, BT_EXIT_KICK);
     else if (within(pc, bt->interp_ret, bt->interp_end) ||
-             within(pc, bt->string_ret, bt->string_end) ||
-             within(pc, bt->stack_ret, bt->stack_end) || within(pc, bt->ibl_ret, bt->ibl_end))
+             within(pc, bt->string_ret, bt->string_end) || within(pc, bt->ibl_ret, bt->ibl_end))
         leave_saved(c, sig, BT_EXIT_RESUME);
 }
 
@@ -130,7 +129,7 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         if (!bt_canonical(c, *sig->gpr[R11]))
             return;
         env->s.rip = *sig->gpr[R11];
-        if (b->flags_live_in && pc >= b->ibl_entry + 3)
+        if (pc >= bt_ibl_entry(b) + 3)
             *sig->gpr[X86_RCX] = *sig->gpr[R10];
         leave_by(c, sig, leave_stub);
         return;
@@ -139,8 +138,8 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
     if (off >= b->hot_size) {
         s32 rel;
 
-        for (unsigned i = BT_NEXITS; i < BT_NLINKS; i++)
-            if (b->link[i].jmp && off >= b->link[i].cold_start && off < b->link[i].cold_end) {
+        for (unsigned i = 0; i < b->nlinks; i++)
+            if (b->link[i].nogroup && off >= b->link[i].cold_start && off < b->link[i].cold_end) {
                 env->s.rip = b->link[i].target;
                 leave_by(c, sig, leave_stub);
                 return;
@@ -214,7 +213,7 @@ bool bt_signal(void *opaque, struct host_signal *sig)
         if (sig->trapno == X86_PF && sig->addr)
             return false;
         c->stats.host_faults++;
-        if ((u32)(pc - b->ibl_entry) >= b->size || pc < b->entry ||
+        if ((u32)(pc - bt_ibl_entry(b)) >= b->size || pc < b->entry ||
             (u32)(pc - b->entry) >= b->hot_size)
             return false;
     } else {

@@ -127,18 +127,20 @@ static void build_enter(struct bt_vm *bt, struct emit *e)
     jump_to(bt, e, bt->exit_saved);
 }
 
-enum how { CALL, CALL_ACCESS, JUMP_IBL };
+enum how { CALL, CALL_ACCESS, CALL_STACK, JUMP_IBL };
 
 /*
  * u64 helper(struct bt_vcpu *, u64 r10, u64 r11, u64 return_address), reached by a call from
  * translated code. It returns 0 to leave (exit_reason set). access: otherwise a host address,
  * handed back in r10 to the caller. Not access: otherwise the executable address to go on at, in
- * whatever window is then current.
+ * whatever window is then current. For accesses and stack checks s.rip is found out only when a
+ * kick makes the caller give up here.
  */
 static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, enum how how, u8 **entry,
                        u8 **ret, u8 **end)
 {
     bool access = how == CALL_ACCESS, jumped = how == JUMP_IBL;
+    bool midway = access || how == CALL_STACK;
     u8 *leave, *kicked;
 
     *entry = rx(bt, e);
@@ -148,11 +150,12 @@ static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, enum how ho
     }
     save_guest(e, 8);
     emit_load(e, RCX, RSP, 0);
-    if (access) {
+    if (midway) {
         emit_store(e, RSP, OFF(exit_arg) + 8, RCX);
         emit_store(e, RSP, OFF(exit_info) + 8, R11);
-        emit_store(e, RSP, OFF(stub_r8) + 8, R8);
     }
+    if (access)
+        emit_store(e, RSP, OFF(stub_r8) + 8, R8);
     emit_mov(e, RBX, RCX);
     emit_load(e, RDI, RSP, OFF(self) + 8);
     emit_mov(e, RSI, R10);
@@ -179,7 +182,7 @@ static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, enum how ho
     emit8(e, 0xc3);
     *end = rx(bt, e);
     emit_patch32(kicked, e->p);
-    emit_store_imm32(e, R12, OFF(exit_reason), access ? BT_EXIT_KICK : BT_EXIT_RESUME);
+    emit_store_imm32(e, R12, OFF(exit_reason), midway ? BT_EXIT_KICK : BT_EXIT_RESUME);
     emit_patch32(leave, e->p);
     emit_mov(e, RSP, R12);
     jump_to(bt, e, bt->exit_saved);
@@ -195,7 +198,7 @@ void bt_stubs_build(struct bt_vm *bt)
                &bt->slow_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_interp, CALL, &bt->call_interp, &bt->interp_ret,
                &bt->interp_end);
-    build_call(bt, &e, (u64)(uintptr_t)bt_help_stack, CALL, &bt->call_stack, &bt->stack_ret,
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_stack, CALL_STACK, &bt->call_stack, &bt->stack_ret,
                &bt->stack_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_ibl, JUMP_IBL, &bt->exit_ibl, &bt->ibl_ret,
                &bt->ibl_end);

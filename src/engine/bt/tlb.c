@@ -60,6 +60,33 @@ static void log_slot(struct bt_log *l, unsigned slot)
         l->n++;
 }
 
+/* The bit of the region, of 4 MiB or 1 GiB, that holds a piece of a large page. */
+static u64 *large_word(struct bt_window_priv *p, u64 lin, bool giant, u64 *bit)
+{
+    u32 n = (u32)(lin >> (giant ? 30 : 22)) * 0x9e3779b1u >> 22;
+
+    *bit = BIT64(n % 64);
+    return &p->large[giant][n / 64];
+}
+
+static void note_large(struct bt_window_priv *p, u64 lin, u64 page_size)
+{
+    u64 bit, *word = large_word(p, lin, page_size > BIT64(22), &bit);
+
+    *word |= bit;
+}
+
+/* May lin lie in a large page of which the window has a piece? */
+static bool in_large(struct bt_window_priv *p, u64 lin)
+{
+    u64 bit, *word = large_word(p, lin, false, &bit);
+
+    if (*word & bit)
+        return true;
+    word = large_word(p, lin, true, &bit);
+    return (*word & bit) != 0;
+}
+
 static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const struct x86_walk *w)
 {
     struct bt_window_priv *p = bt_priv(win);
@@ -75,14 +102,22 @@ static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const
         p->used_w = true;
     else
         p->used_r = true;
-    if (w->page_size > PAGE_SIZE) {
-        u64 lo = lin & ~(w->page_size - 1);
+    if (w->page_size > PAGE_SIZE)
+        note_large(p, lin, w->page_size);
+}
 
-        if (p->large_lo > lo)
-            p->large_lo = lo;
-        if (p->large_hi < lo + (w->page_size - 1))
-            p->large_hi = lo + (w->page_size - 1);
-    }
+/* Where to look for write entries of a page, should it come to hold code. */
+#define WROTE(cls) (1u << (cls))
+#define WROTE_GLOBAL(cls) (16u << (cls)) /* an entry that the window's log does not list */
+
+static void note_write_entry(struct bt_vm *bt, const struct mem_slot *slot,
+                             const struct x86_walk *w, unsigned cls)
+{
+    u8 *at = &bt->wrote[slot - bt->vm->mem.slot][(w->gpa - slot->gpa) >> PAGE_SHIFT];
+    u8 bits = (u8)(WROTE(cls) | (w->global ? WROTE_GLOBAL(cls) : 0));
+
+    if ((__atomic_load_n(at, __ATOMIC_RELAXED) & bits) != bits)
+        __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST);
 }
 
 /* One piece of an access within a page. NULL with *mmio or *fault set, or with neither: code page.
@@ -107,15 +142,21 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
     guest_mem_touch(slot, (gpa_t){w->gpa}, 1);
     c->stats.tlb_fills++;
     if (write) {
-        struct bt_page *page = bt_page_of(c->bt, w->gpa, false);
+        bool entry =
+            bt_canonical(c, lin) && likely(!c->bt->nwatches || !bt_page_watched(c->bt, lin, true));
+        struct bt_page *page;
 
-        if (page && page->lines) {
+        if (entry)
+            note_write_entry(c->bt, slot, w, cls);
+        page = bt_page_of(c->bt, w->gpa, false);
+        if (page && (__atomic_load_n(&page->lines, __ATOMIC_SEQ_CST) ||
+                     __atomic_load_n(&page->translating, __ATOMIC_SEQ_CST))) {
             /* Another vCPU might translate between our look and the store. */
             if (c->bt->nvcpus > 1 || bt_code_overlaps(c->bt, w->gpa, len))
                 return NULL;
             return host;
         }
-        if (bt_canonical(c, lin) && likely(!c->bt->nwatches || !bt_page_watched(c->bt, lin, true)))
+        if (entry)
             insert(win, lin, host - (w->gpa & (PAGE_SIZE - 1)), true, w);
     }
     if (bt_canonical(c, lin) && likely(!c->bt->nwatches || !bt_page_watched(c->bt, lin, false)))
@@ -191,14 +232,8 @@ static struct bt_itlb_entry *fetch_entry(struct bt_vcpu *c, unsigned cls, u64 li
     e->gpa = w.gpa & PAGE_MASK;
     e->host = slot->host + (e->gpa - slot->gpa);
     e->global = w.global;
-    if (w.page_size > PAGE_SIZE) {
-        u64 lo = lin & ~(w.page_size - 1);
-
-        if (p->large_lo > lo)
-            p->large_lo = lo;
-        if (p->large_hi < lo + (w.page_size - 1))
-            p->large_hi = lo + (w.page_size - 1);
-    }
+    if (w.page_size > PAGE_SIZE)
+        note_large(p, lin, w.page_size);
     p->used_ibl = true;
     return e;
 }
@@ -429,6 +464,23 @@ static void clear_non_global_ibl(struct bt_vcpu *c, struct bt_env *win)
     l->n = 0;
 }
 
+/* Forgets the targets in a page, and those before it whose instruction may reach into it. */
+static void clear_ibl_page(struct bt_vcpu *c, struct bt_env *win, u64 page)
+{
+    u64 from = (page - X86_INSN_MAX) >> BT_IBL_SHIFT;
+    u64 to = (page + PAGE_SIZE) >> BT_IBL_SHIFT;
+    struct bt_window_priv *p = bt_priv(win);
+
+    for (u64 k = from; k < to; k++) {
+        unsigned i = k & (BT_IBL_SIZE - 1);
+
+        if (p->ibl_kind[i]) {
+            bt_ibl(win)[i] = (u64)(uintptr_t)c->bt->exit_ibl;
+            p->ibl_kind[i] = 0;
+        }
+    }
+}
+
 static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global)
 {
     struct bt_window_priv *p = bt_priv(win);
@@ -455,8 +507,39 @@ static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global
         clear_ibl(c, win);
     p->used_r = p->used_w = p->used_ibl = false;
     p->log_r.n = p->log_w.n = 0;
-    p->large_lo = ~(u64)0;
-    p->large_hi = 0;
+    memset(p->large, 0, sizeof(p->large));
+}
+
+static void init_window(struct bt_vcpu *c, struct bt_env *win)
+{
+    clear_table(bt_tlb(win, false));
+    clear_table(bt_tlb(win, true));
+    clear_ibl(c, win);
+    bt_priv(win)->stack_tag = BT_NO_CELL;
+}
+
+/*
+ * The kernel's window is one for all address spaces: what it holds are global pages, as a rule, and
+ * each space would have to learn them anew. The others are dropped when another space comes. A
+ * kernel that has many (page-table isolation) gets a window in each space, as users have.
+ */
+static void leave_slot(struct bt_vcpu *c, unsigned next)
+{
+    struct bt_env *win = bt_window_env(c, BT_KERNEL, 0);
+    struct bt_window_priv *p = bt_priv(win);
+
+    if (!c->one_kernel || c->slot == next)
+        return;
+    if (p->log_r.n + p->log_w.n <= BT_FEW_LOCAL) {
+        c->many_local = 0;
+    } else if (++c->many_local == BT_MANY_TIMES) {
+        flush_window(c, win, false);
+        c->one_kernel = false;
+        for (unsigned slot = 1; slot < BT_SLOTS; slot++)
+            init_window(c, bt_window_env(c, BT_KERNEL, slot));
+        return;
+    }
+    flush_window(c, win, true);
 }
 
 static void flush_slot(struct bt_vcpu *c, unsigned slot, bool keep_global)
@@ -467,17 +550,12 @@ static void flush_slot(struct bt_vcpu *c, unsigned slot, bool keep_global)
 
 void bt_tlb_init(struct bt_vcpu *c)
 {
-    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
-        for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
-            struct bt_env *win = bt_window_env(c, cls, slot);
-
-            clear_table(bt_tlb(win, false));
-            clear_table(bt_tlb(win, true));
-            clear_ibl(c, win);
-            bt_priv(win)->large_lo = ~(u64)0;
-            bt_priv(win)->stack_tag = BT_NO_CELL;
-        }
     c->slot_tag[0].valid = true;
+    c->one_kernel = true;
+    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+        for (unsigned cls = 0; cls < BT_NCLASS; cls++)
+            if (!bt_window_shared(c, cls, slot))
+                init_window(c, bt_window_env(c, cls, slot));
 }
 
 void bt_flush(void *opaque, enum interp_flush what, u16 pcid)
@@ -506,9 +584,9 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
             struct bt_env *win = bt_window_env(c, cls, slot);
             struct bt_window_priv *p = bt_priv(win);
 
-            if (!p->used_r && !p->used_w && !p->used_ibl)
+            if ((!p->used_r && !p->used_w && !p->used_ibl) || bt_window_shared(c, cls, slot))
                 continue;
-            if (gva >= p->large_lo && gva <= p->large_hi) {
+            if (in_large(p, gva)) {
                 flush_window(c, win, false);
                 continue;
             }
@@ -523,7 +601,7 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
             if (p->itlb[ii].tag == (page | 1))
                 p->itlb[ii].tag = 0;
             if (p->ibl_pages[bloom / 64] & BIT64(bloom % 64))
-                clear_ibl(c, win);
+                clear_ibl_page(c, win, page);
         }
 }
 
@@ -539,6 +617,7 @@ void bt_cr3_written(void *opaque, u64 old, bool noflush)
     c->stats.cr3_writes++;
     for (unsigned i = 0; i < BT_SLOTS; i++)
         if (c->slot_tag[i].valid && c->slot_tag[i].pcid == pcid) {
+            leave_slot(c, i);
             c->slot = (u8)i;
             if (!noflush)
                 flush_slot(c, i, true);
@@ -553,6 +632,7 @@ void bt_cr3_written(void *opaque, u64 old, bool noflush)
         if (c->slot_tag[i].used < c->slot_tag[victim].used)
             victim = i;
     }
+    leave_slot(c, victim);
     flush_slot(c, victim, true);
     c->slot_tag[victim].valid = true;
     c->slot_tag[victim].pcid = pcid;
@@ -560,28 +640,49 @@ void bt_cr3_written(void *opaque, u64 old, bool noflush)
     c->slot = (u8)victim;
 }
 
-void bt_tlb_drop_writes(struct bt_vm *bt, const u8 *host_page)
+bool bt_tlb_wrote(struct bt_vm *bt, u64 gpa)
 {
-    for (unsigned n = 0; n < bt->nvcpus; n++)
-        for (unsigned slot = 0; slot < BT_SLOTS; slot++)
-            for (unsigned cls = 0; cls < BT_NCLASS; cls++) {
-                struct bt_env *win = bt_window_env(bt->vcpu[n], cls, slot);
-                struct bt_tlb_entry *t = bt_tlb(win, true);
+    const struct mem_slot *s = guest_mem_slot(&bt->vm->mem, (gpa_t){gpa});
 
-                if (!bt_priv(win)->used_w)
-                    continue;
-                bt_priv(win)->stack_tag = BT_NO_CELL;
-                bt_priv(win)->stack_addend = 0;
-                for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-                    if (t[i].host == (u64)(uintptr_t)host_page)
-                        bt_tlb_invalidate(t, i);
-            }
+    return __atomic_load_n(&bt->wrote[s - bt->vm->mem.slot][(gpa - s->gpa) >> PAGE_SHIFT],
+                           __ATOMIC_SEQ_CST) != 0;
+}
+
+static void drop_writes(struct bt_env *win, u64 host_page, bool global)
+{
+    const struct bt_log *l = &bt_priv(win)->log_w;
+    struct bt_tlb_entry *t = bt_tlb(win, true);
+    bool all = global || l->n > BT_LOG_SIZE;
+    unsigned n = all ? BT_TLB_SIZE : l->n;
+
+    bt_priv(win)->stack_tag = BT_NO_CELL;
+    bt_priv(win)->stack_addend = 0;
+    for (unsigned k = 0; k < n; k++) {
+        unsigned i = all ? k : l->slot[k];
+
+        if (t[i].host == host_page)
+            bt_tlb_invalidate(t, i);
+    }
+}
+
+void bt_tlb_drop_writes(struct bt_vm *bt, u64 gpa, const u8 *host_page)
+{
+    const struct mem_slot *s = guest_mem_slot(&bt->vm->mem, (gpa_t){gpa});
+    u8 *wrote = &bt->wrote[s - bt->vm->mem.slot][(gpa - s->gpa) >> PAGE_SHIFT];
+
+    for (unsigned n = 0; *wrote && n < bt->nvcpus; n++)
+        for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+            for (unsigned cls = 0; cls < BT_NCLASS; cls++)
+                if ((*wrote & WROTE(cls)) && !bt_window_shared(bt->vcpu[n], cls, slot))
+                    drop_writes(bt_window_env(bt->vcpu[n], cls, slot), (u64)(uintptr_t)host_page,
+                                *wrote & WROTE_GLOBAL(cls));
+    *wrote = 0;
 }
 
 void bt_ibl_clear_class(struct bt_vcpu *c, unsigned cls)
 {
     for (unsigned slot = 0; slot < BT_SLOTS; slot++)
-        if (bt_priv(bt_window_env(c, cls, slot))->used_ibl)
+        if (!bt_window_shared(c, cls, slot) && bt_priv(bt_window_env(c, cls, slot))->used_ibl)
             clear_ibl(c, bt_window_env(c, cls, slot));
 }
 

@@ -215,14 +215,31 @@ static u64 flags_needed_at(u64 va, u64 page_va, const u8 *page, unsigned bits,
     return needed | unknown;
 }
 
-static u64 flags_live_out(const struct item *last, u64 end_va, u64 page_va, const u8 *page,
-                          unsigned bits, struct bt_range seen[2])
+/* Does the instruction that a conditional branch at the end has its flags from write them all? Then
+ * it does not matter who needs them later: they are kept up to the branch, and what is before is
+ * overwritten. */
+static bool fresh_flags(const struct item *items, unsigned n)
 {
+    for (unsigned i = n - 1; i-- > 0;) {
+        if (kills(&items[i].insn) == RFLAGS_ARITH)
+            return true;
+        if (items[i].insn.flags_written & RFLAGS_ARITH)
+            return false;
+    }
+    return false;
+}
+
+static u64 flags_live_out(const struct item *items, unsigned n, u64 end_va, u64 page_va,
+                          const u8 *page, unsigned bits, struct bt_range seen[2])
+{
+    const struct item *last = &items[n - 1];
     u64 live;
 
     if (!last->last)
         return flags_needed_at(end_va, page_va, page, bits, &seen[0]);
     if (last->kind != KIND_FLOW || last->insn.op[0].kind != X86_OP_REL)
+        return RFLAGS_ARITH;
+    if (last->insn.category == ZYDIS_CATEGORY_COND_BR && fresh_flags(items, n))
         return RFLAGS_ARITH;
     live = flags_needed_at(end_va + last->insn.imm[0], page_va, page, bits, &seen[0]);
     if (last->insn.category == ZYDIS_CATEGORY_COND_BR)
@@ -312,7 +329,7 @@ static unsigned decode_block(const struct bt_vm *bt, struct item *items, u64 lin
         return 0;
     /* Compared in lockstep mode, or looked at by a debugger, flags must be right at the end. */
     live = lockstep || at_break ? RFLAGS_ARITH
-                                : flags_live_out(&items[n - 1], lin, page_va, page, bits, seen);
+                                : flags_live_out(items, n, lin, page_va, page, bits, seen);
     for (unsigned i = n; i-- > 0;) {
         live = (live & ~kills(&items[i].insn)) | reads(&items[i]);
         items[i].keep_flags = live != 0;
@@ -381,19 +398,18 @@ static void gen_tail(struct gen *g)
     struct emit *e = &g->e;
 
     gen_cold_paths(g);
-    for (unsigned i = 0; i < BT_NLINKS && !e->overflow; i++) {
-        if (!g->b->link[i].jmp)
-            continue;
-        g->b->link[i].stub = (u32)(e->p - g->entry);
+    for (unsigned i = 0; i < g->b->nlinks && !e->overflow; i++) {
+        g->b->link[i].stub = gen_off(g);
         emit_patch32(g->entry + g->b->link[i].jmp, e->p);
-        gen_mov_record(g, H_R11, &g->b->link[i], BT_RELOC_LINK, i);
+        /* The link's address is not known yet: keep_block. */
+        gen_mov_record(g, H_R11, NULL, BT_RELOC_LINK, i);
         gen_jmp_stub(g, g->bt->exit_link);
     }
     if (g->b->len2) {
-        g->b->via_ibl = (u32)(e->p - g->entry);
+        g->b->via_ibl = gen_off(g);
         gen_branch_far_page(g, g->b->va);
     }
-    g->b->stale = (u32)(e->p - g->entry);
+    g->b->stale = gen_off(g);
     gen_mov_va(g, H_R11, g->b->va);
     gen_jmp_stub(g, g->bt->exit_ibl);
 }
@@ -407,11 +423,10 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
     while (((u64)(uintptr_t)g->e.p) & 15)
         emit8(&g->e, 0xcc);
     start = g->e.p;
-    b->ibl_entry = g->bt->code.rx + (start - g->bt->code.rw);
+    b->entry = g->bt->code.rx + (start - g->bt->code.rw) + BT_IBL_CHECK_LEN;
     gen_ibl_entry(g, b->va);
-    b->flags_live_in = true;
     g->entry = g->e.p;
-    b->entry = g->bt->code.rx + (g->entry - g->bt->code.rw);
+    CHECK(g->e.overflow || g->entry - start == BT_IBL_CHECK_LEN);
     for (i = 0; i < n; i++) {
         const struct item *it = &items[i];
 
@@ -448,41 +463,36 @@ static bool gen_block(struct gen *g, const struct item *items, unsigned n)
         g->map = &b->map[i];
         *g->map =
             (struct bt_map){.start = gen_off(g), .commit = 0xffff, .goff = (u16)(g->next - b->va)};
-        gen_goto(g, 1, g->next);
+        gen_goto(g, g->next);
         i++;
     }
-    b->nmap = (u16)i;
-    b->ninsns = (u16)(i - (b->map[i - 1].len ? 0 : 1));
+    b->nmap = (u8)i;
+    b->ninsns = (u8)(i - (b->map[i - 1].len ? 0 : 1));
     b->hot_size = gen_off(g);
     gen_tail(g);
-    b->size = (u32)(g->e.p - start);
+    b->size = (u16)(g->e.p - start);
     return !g->e.overflow;
 }
 
 /* A page-crossing block counts in both pages. */
-static bool add_twin(struct bt_vm *bt, struct bt_block *b, u64 gpa2, unsigned length)
+static bool add_twin(struct bt_vm *bt, struct bt_block *b, u64 gpa2)
 {
-    struct bt_space *sp = &bt->space[BT_TRANSLATIONS];
-    struct bt_block *t = bt_arena_alloc(sp, sizeof(*t));
+    struct bt_block *t = bt_arena_alloc(&bt->space[BT_TRANSLATIONS], bt_block_size(0));
 
     if (!t || !bt_page_of(bt, gpa2, true))
         return false;
-    b->guest_len = (u16)(PAGE_SIZE - (b->gpa & (PAGE_SIZE - 1)));
-    b->gpa2 = gpa2;
-    b->len2 = (u16)(length - b->guest_len);
-    b->twin = t;
-    memset(t, 0, sizeof(*t));
+    memset(t, 0, bt_block_size(0));
     t->gpa = gpa2;
     t->guest_len = b->len2;
     t->twin = b;
+    b->twin = t;
     return true;
 }
 
 /* Copies of 64-bit code of one page only: in 32-bit code addresses wrap, and a second page may be
  * another one at another address. */
-static bool keep_relocs(struct gen *g)
+static bool keep_relocs(struct gen *g, struct bt_block *b)
 {
-    struct bt_block *b = g->b;
     size_t size = g->nrelocs * sizeof(*b->reloc);
 
     if (g->nrelocs > BT_RELOCS_MAX || g->word != 8 || b->len2 || !bt_clonable(b->va))
@@ -491,54 +501,71 @@ static bool keep_relocs(struct gen *g)
     if (!b->reloc)
         return false;
     memcpy(b->reloc, g->reloc, size);
-    b->nrelocs = (u16)g->nrelocs;
+    b->nrelocs = (u8)g->nrelocs;
     return true;
+}
+
+/* The generated block's record, at the size that it turned out to need; or NULL: no room. */
+static struct bt_block *keep_block(struct gen *g, u64 gpa2)
+{
+    struct bt_space *sp = &g->bt->space[BT_TRANSLATIONS];
+    size_t size = g->b->nmap * sizeof(struct bt_map);
+    struct bt_block *b = bt_arena_alloc(sp, bt_block_size(g->b->nlinks));
+    struct bt_map *map = bt_arena_alloc(sp, size);
+
+    if (!b || !map)
+        return NULL;
+    memcpy(map, g->b->map, size);
+    memcpy(b, g->b, bt_block_size(g->b->nlinks));
+    b->map = map;
+    for (unsigned i = 0; i < b->nlinks; i++) {
+        struct bt_link *l = &b->link[i];
+
+        memcpy(g->entry + l->stub + 2, &l, sizeof(l)); /* mov r11, imm64 */
+    }
+    return keep_relocs(g, b) && (!gpa2 || add_twin(g->bt, b, gpa2)) ? b : NULL;
 }
 
 struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u8 *host, bool *full)
 {
     struct item items[BT_BLOCK_INSNS];
+    struct bt_map map[BT_BLOCK_INSNS + 1];
     struct bt_vm *bt = c->bt;
     struct bt_space *sp = &bt->space[BT_TRANSLATIONS];
     struct gen g;
-    struct bt_block *b;
+    struct bt_block draft, *b;
     u32 mode = bt_block_mode(c);
     u64 gpa2 = 0;
-    struct bt_range seen[2] = {{0, 0}, {0, 0}};
     unsigned n;
 
     *full = false;
-    n = decode_block(bt, items, lin, host - (lin & (PAGE_SIZE - 1)), mode, seen);
+    memset(&draft, 0, sizeof(draft));
+    n = decode_block(bt, items, lin, host - (lin & (PAGE_SIZE - 1)), mode, draft.seen);
     if (!n) {
         if (bt->lockstep || !decode_straddle(c, items, lin, host, mode, &gpa2))
             return NULL;
         n = 1;
+        draft.guest_len = (u16)(PAGE_SIZE - (gpa & (PAGE_SIZE - 1)));
+        draft.len2 = (u16)(items[0].insn.length - draft.guest_len);
     }
-    if (!bt_space_ready(bt, sp))
+    if (!bt_space_ready(bt, sp) || !bt_page_of(bt, gpa, true))
         goto full;
-    b = bt_arena_alloc(sp, sizeof(*b));
-    if (!b)
-        goto full;
-    memset(b, 0, sizeof(*b));
-    b->map = bt_arena_alloc(sp, (n + 1) * sizeof(*b->map));
-    if (!b->map || !bt_page_of(bt, gpa, true))
-        goto full;
-    b->va = lin;
-    b->gpa = gpa;
-    b->mode = mode;
-    memcpy(b->seen, seen, sizeof(seen));
-    if (gpa2 && !add_twin(bt, b, gpa2, items[0].insn.length))
-        goto full;
+    draft.va = lin;
+    draft.gpa = gpa;
+    draft.mode = (u16)mode;
+    draft.map = map;
     g.e = (struct emit){.p = sp->code_pos, .end = sp->code_end};
     g.c = c;
     g.bt = bt;
-    g.b = b;
+    g.b = &draft;
     g.ncold = 0;
     g.nrelocs = 0;
-    g.nlinks = BT_NEXITS;
     g.word = mode & BT_MODE_64 ? 8 : 4;
     g.shadow_next = false;
-    if (!gen_block(&g, items, n) || !keep_relocs(&g) || !bt_cache_insert(bt, sp, b))
+    if (!gen_block(&g, items, n))
+        goto full;
+    b = keep_block(&g, gpa2);
+    if (!b || !bt_cache_insert(bt, sp, b))
         goto full;
     sp->code_pos = g.e.p;
     c->stats.blocks++;
