@@ -31,7 +31,7 @@ images: all
 run:
 	@tools/run.sh --engine $(ENGINE) -m $(MEMORY) -c $(CPUS) -- $(APPEND)
 image:
-	@tools/deps.sh
+	@tools/deps.sh build image
 	@tools/mkdebian.py --suite $(SUITE) --size $(SIZE) --kernel $(KERNEL) \
 	    $(if $(KEY),--key "$(KEY)") $(if $(SMALL),--small)
 test:

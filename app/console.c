@@ -79,13 +79,15 @@ static int report(const char *name, const struct terminal_result *r)
         break;
     case TERMINAL_SIGNAL:
         return 128 + r->sig;
+    case TERMINAL_FAILED:
+        return EXIT_STATUS_FAILURE;
     }
     return 0;
 }
 
 int cmd_console(int argc, char **argv)
 {
-    struct terminal_config t = {.sock = -1};
+    struct terminal_config t = {.sock = -1, .confined = true};
     struct terminal_result r;
 
     if (!argc)

@@ -40,14 +40,19 @@ static int wait_for(pid_t machine)
     return 128 + WTERMSIG(status);
 }
 
-static int be_terminal(pid_t machine, int fd, bool leave)
+static int be_terminal(pid_t machine, int fd, bool leave, bool confined)
 {
-    struct terminal_config t = {.sock = fd, .machine = machine, .leave = leave};
+    struct terminal_config t = {
+        .sock = fd, .machine = machine, .leave = leave, .confined = confined};
     struct terminal_result r = terminal_attach(&t);
 
     if (r.lost)
         fprintf(stderr, "trivisor: the reader was too slow, %llu bytes of output were dropped\n",
                 (unsigned long long)r.lost);
+    if (r.end == TERMINAL_FAILED) {
+        wait_for(machine);
+        return EXIT_STATUS_FAILURE;
+    }
     if (r.end != TERMINAL_DETACHED)
         return wait_for(machine);
     if (leave)
@@ -58,7 +63,7 @@ static int be_terminal(pid_t machine, int fd, bool leave)
     return 0;
 }
 
-int front_run(int (*machine)(void *opaque, int fd), void *opaque, bool leave)
+int front_run(int (*machine)(void *opaque, int fd), void *opaque, bool leave, bool confined)
 {
     int pair[2];
     pid_t pid;
@@ -74,5 +79,5 @@ int front_run(int (*machine)(void *opaque, int fd), void *opaque, bool leave)
         return be_machine(machine, opaque, pair[1]);
     }
     close(pair[1]);
-    return be_terminal(pid, pair[0], leave);
+    return be_terminal(pid, pair[0], leave, confined);
 }

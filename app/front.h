@@ -11,7 +11,8 @@
 
 /* Runs machine(opaque, fd), whose result is the exit status, in a new process and session; fd is
  * its end of the console (proto/console.h). Returns the status to exit with. leave: return,
- * printing its name, as soon as it runs. No thread may exist yet. */
-int front_run(int (*machine)(void *opaque, int fd), void *opaque, bool leave);
+ * printing its name, as soon as it runs. confined: this process gives up its rights. No thread may
+ * exist yet. */
+int front_run(int (*machine)(void *opaque, int fd), void *opaque, bool leave, bool confined);
 
 #endif

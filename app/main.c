@@ -72,7 +72,7 @@ static void print_commands(void)
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         printf("  %-12s%s\n", commands[i].name, commands[i].what);
     printf("\nThe first boot: trivisor run disk.img\n"
-           "            or: trivisor run -k vmlinuz -i initrd.img -a console=ttyS0\n"
+           "            or: trivisor run -k vmlinuz -i initrd.img\n"
            "More: trivisor help COMMAND, trivisor doctor, man trivisor\n");
 }
 
@@ -96,7 +96,7 @@ void print_run_help(FILE *out)
                  "  (v<<1)|1  the guest wrote v to the isa-debug-exit port 0xf4\n"
                  "  122       the guest crashed: triple fault\n"
                  "  124       the guest reported a panic through pvpanic\n"
-                 "  125       bad options or files, or the engine cannot go on\n"
+                 "  125       bad options or files, the engine cannot go on, or output was lost\n"
                  "  128+n     ended by signal n\n");
 }
 

@@ -153,6 +153,6 @@ int cmd_run(int argc, char **argv)
     /* The output is the command's alone. */
     host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet || r.cfg.command ? LOG_ERROR : LOG_INFO);
     if (!r.cfg.check && wants_terminal(&r.cfg))
-        return front_run(run_machine, &r, r.cfg.detach);
+        return front_run(run_machine, &r, r.cfg.detach, strcmp(r.cfg.sandbox, "off") != 0);
     return run_machine(&r, -1);
 }

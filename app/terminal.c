@@ -12,11 +12,14 @@
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "commands.h"
 #include "core/host.h"
+#include "core/sandbox.h"
 #include "escape.h"
 #include "proto/console.h"
 #include "queries.h"
@@ -310,6 +313,47 @@ static int watch_signals(sigset_t *before)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* --- confinement --------------------------------------------------------------------------------
+ */
+
+static const struct sandbox_rule rules[] = {
+    SANDBOX_ALLOW(SYS_recvfrom, "the machine's console"),
+    SANDBOX_ALLOW(SYS_sendmsg, "the machine's console"),
+    SANDBOX_ALLOW(SYS_ioctl, "is it a terminal, and which settings has it?",
+                  SANDBOX_INT(1, TCGETS)),
+    SANDBOX_ALLOW(SYS_ioctl, "raw mode, and back", SANDBOX_INT(1, TCSETS)),
+    SANDBOX_ALLOW(SYS_ioctl, "the window's size", SANDBOX_INT(1, TIOCGWINSZ)),
+    SANDBOX_ALLOW(SYS_ioctl, "are we in the foreground?", SANDBOX_INT(1, TIOCGPGRP)),
+    SANDBOX_ALLOW(SYS_getpgrp, "the same"),
+    SANDBOX_END,
+};
+
+/* This process has all the user's rights, and at its other end may be a machine that was taken over
+ * by its guest. 0, or -errno after a message. */
+static int confine(pid_t machine)
+{
+    const struct sandbox_rule parent[] = {
+        SANDBOX_ALLOW(SYS_kill, "signals that are the machine's", SANDBOX_INT(0, machine)),
+        SANDBOX_ALLOW(SYS_wait4, "the end of the machine"),
+        SANDBOX_END,
+    };
+    struct sandbox_spec spec = {.name = "terminal",
+                                .rules = {sandbox_base_rules, rules, machine ? parent : NULL},
+                                .signals = machine != 0};
+    struct sandbox_probe here;
+    char err[200];
+    int r;
+
+    host_sandbox_probe(&here);
+    if (!here.seccomp)
+        return 0; /* whether to run at all is the machine's to say */
+    host_close_inherited_fds();
+    r = host_confine(&spec, err, sizeof(err));
+    if (r)
+        failure("cannot confine the terminal's process: %s", err);
+    return r;
+}
+
 /* --- the loop -----------------------------------------------------------------------------------
  */
 
@@ -350,6 +394,8 @@ struct terminal_result terminal_attach(const struct terminal_config *cfg)
     t.signals = watch_signals(&before);
     if (t.signals < 0)
         finish(&t, TERMINAL_LOST);
+    else if (cfg->confined && confine(cfg->machine))
+        finish(&t, TERMINAL_FAILED);
     while (!t.done)
         turn(&t);
     drain_output(&t);

@@ -12,7 +12,8 @@ struct terminal_config {
     /* The process of a machine in the foreground: gets the signals that would end us, and ends when
      * the terminal hangs up. 0: the machine is somebody else's, signals end the client only. */
     pid_t machine;
-    bool leave; /* detach as soon as the machine says that it runs */
+    bool leave;    /* detach as soon as the machine says that it runs */
+    bool confined; /* give up all other rights first, for good (core/sandbox.h) */
 };
 
 enum terminal_end {
@@ -21,6 +22,7 @@ enum terminal_end {
     TERMINAL_DETACHED, /* C-a d, or config.leave */
     TERMINAL_HUNG_UP,  /* the terminal is gone */
     TERMINAL_SIGNAL,   /* a signal; only when config.machine is 0 */
+    TERMINAL_FAILED,   /* it could not be begun, which was said */
 };
 
 struct terminal_result {

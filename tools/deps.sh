@@ -2,30 +2,46 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Installs the Debian packages that building, running and testing trivisor need, if any is missing.
-# Asks nothing; does nothing at all when everything is there. `--list` prints the packages.
+# Asks nothing; does nothing at all when everything is there. Arguments: groups of packages, build, image
+# or test; all without. `--list` before them prints the packages.
 set -eu
 
 # compiler and build:     gcc meson ninja-build pkg-config git iasl (acpica-tools)
 # libraries:              Zydis (decoder), libseccomp (the sandbox's system call filter), ext2fs (kernels
 #                         out of a guest's disk), libfuse (the protocol of shared directories), zlib and zstd
 #                         (compressed clusters of qcow2), libarchive (the disk of --cloud-init),
-#                         libslirp (user-mode networks), libc headers
-# guest images:           busybox-static (initramfs); the kernel is downloaded, not installed;
-#                         mmdebstrap, fakeroot, e2fsprogs, fdisk, ssh-keygen (make image), uidmap (the same
-#                         without root)
-# tests:                  clang (second compiler, fuzzing, sanitizers), clang-format, cmocka, pytest, pexpect,
-#                         gdb (the gdb stub),
+#                         libslirp (user-mode networks), libc headers; cmocka, since meson asks for it once
+# the first guest:        busybox-static (initramfs); the kernel is downloaded, not installed
+build="gcc libc6-dev binutils make meson ninja-build pkg-config git python3 ca-certificates
+    libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libarchive-dev libslirp-dev acpica-tools
+    libcmocka-dev
+    busybox-static"
+
+# make image:             mmdebstrap, fakeroot, e2fsprogs, fdisk, ssh-keygen; uidmap (the same without root)
+image="mmdebstrap fakeroot uidmap e2fsprogs fdisk openssh-client"
+
+# tests:                  clang (second compiler, fuzzing, sanitizers), clang-format, pytest, pexpect,
+#                         gdb (the gdb stub), mandoc,
 #                         zsh, fish (their completion scripts)
 # tests, bench:           qemu-utils (qemu-img and qemu-io judge the disk images)
 # bench:                  qemu-system-x86 (the program measured against; also runs the test guests)
-PACKAGES="gcc libc6-dev binutils make meson ninja-build pkg-config git python3 ca-certificates
-    libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libarchive-dev libslirp-dev acpica-tools
-    busybox-static
-    mmdebstrap fakeroot uidmap e2fsprogs fdisk openssh-client
-    clang clang-format libclang-rt-14-dev libcmocka-dev python3-pytest python3-pexpect gdb mandoc zsh fish
+test="clang clang-format libclang-rt-14-dev python3-pytest python3-pexpect gdb mandoc zsh fish
     qemu-system-x86 qemu-utils"
 
-if [ "${1:-}" = --list ]; then
+list=no
+[ "${1:-}" != --list ] || { list=yes; shift; }
+PACKAGES=
+for group in "${@:-all}"; do
+    case $group in
+    build) PACKAGES="$PACKAGES $build" ;;
+    image) PACKAGES="$PACKAGES $image" ;;
+    test) PACKAGES="$PACKAGES $test" ;;
+    all) PACKAGES="$build $image $test" ;;
+    *) echo "deps: there are build, image and test, no '$group'" >&2; exit 1 ;;
+    esac
+done
+if [ $list = yes ]; then
+    # shellcheck disable=SC2086
     echo $PACKAGES
     exit 0
 fi

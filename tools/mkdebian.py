@@ -14,12 +14,16 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
+import time
 import uuid
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -125,13 +129,17 @@ def public_key(path):
     return line
 
 
-def staging(where, values):
-    """A directory that is copied over the new root, and the commands run in there afterwards."""
-    for name, text in FILES.items():
-        path = os.path.join(where, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, 'w', encoding='utf-8') as f:
-            f.write(text.format(host_key=HOST_KEY, **values))
+def staging(archive_path, values):
+    """A tar file that is unpacked over the new root, and the commands run in there afterwards."""
+    # Files only, and root's: whoever runs this is nobody in there.
+    with tarfile.open(archive_path, 'w') as tar:
+        for name, text in FILES.items():
+            data = text.format(host_key=HOST_KEY, **values).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.mode = 0o644
+            member.mtime = int(time.time())
+            tar.addfile(member, io.BytesIO(data))
     return '; '.join([
         'set -e',
         # See no_initrd.
@@ -171,30 +179,50 @@ def place():
     return CACHE
 
 
+@contextlib.contextmanager
+def work_directory():
+    """A temporary directory that is gone afterwards; not what is mounted there, should any be left."""
+    work = tempfile.mkdtemp(prefix='mkdebian.', dir=place())
+    try:
+        # mmdebstrap may change to another user id, and makes its own directory below TMPDIR.
+        os.chmod(work, 0o1777)
+        yield work
+    finally:
+        subprocess.run(['rm', '-rf', '--one-file-system', work], stderr=subprocess.DEVNULL, check=False)
+
+
+def run_to_its_end(argv, **more):
+    """As subprocess.call; but when we are ended its processes are told, and clean up (mounts!) before we do."""
+    with subprocess.Popen(argv, start_new_session=True, **more) as p:
+        try:
+            return p.wait()
+        except BaseException:
+            os.killpg(p.pid, signal.SIGTERM)
+            p.wait()
+            raise
+
+
 def build(a, values, image):
     """Makes the image file."""
     packages = PACKAGES + KERNELS[a.kernel] + ([] if a.small else COMPILER)
     part = image + '.new'
-    with tempfile.TemporaryDirectory(prefix='mkdebian.', dir=place()) as work:
-        # mmdebstrap may change to another user id, and makes its own directory below TMPDIR.
-        os.chmod(work, 0o1777)
-        tree, tar = (os.path.join(work, n) for n in ('files', 'root.tar'))
-        os.mkdir(tree)
-        commands = staging(tree, values)
+    with work_directory() as work:
+        files, tar = (os.path.join(work, n) for n in ('files.tar', 'root.tar'))
+        commands = staging(files, values)
         argv = ['mmdebstrap', '--quiet', '--variant=apt', f'--include={",".join(packages)}',
                 '--dpkgopt=force-unsafe-io',
                 '--dpkgopt=path-exclude=/usr/share/man/*', '--dpkgopt=path-exclude=/usr/share/doc/*',
                 '--dpkgopt=path-include=/usr/share/doc/*/copyright',
                 '--dpkgopt=path-exclude=/usr/share/locale/*',
                 f'--essential-hook={no_initrd()}',
-                f'--customize-hook=copy-in {tree}/etc {tree}/root /',
+                f'--customize-hook=tar-in {files} /',
                 f'--chrooted-customize-hook={commands}']
         argv += [f'--aptopt={o}' for o in apt_options()]
         argv += [a.suite, tar] + archive(a.suite)
         log(f'installing Debian {a.suite} ({len(packages)} packages and what they need)')
         with open(os.path.join(work, 'log'), 'w+', encoding='utf-8', errors='replace') as out:
-            status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                    check=False, env={**os.environ, 'TMPDIR': work}).returncode
+            status = run_to_its_end(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                    env={**os.environ, 'TMPDIR': work})
             if status:
                 out.seek(0)
                 die(f'mmdebstrap failed:\n{out.read()[-3000:]}')
@@ -280,4 +308,16 @@ def main():
     print(a.output)
 
 
-main()
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def end(number, _frame):
+    for again in ENDS:
+        signal.signal(again, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+if __name__ == '__main__':
+    for s in ENDS:
+        signal.signal(s, end)
+    main()

@@ -13,8 +13,13 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
 done
 [ $# -eq 0 ] || shift
 
-tools/deps.sh
-make --no-print-directory -s images
+tools/deps.sh build
+if [ ! -e build/build.ninja ]; then
+    log=$(mktemp)
+    meson setup build >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+    rm "$log"
+fi
+ninja -C build trivisor tools/initramfs.img
 kernel=$(tools/fetch-kernel.sh)
 # shellcheck disable=SC2086
 exec build/trivisor run $trivisor_args -k "$kernel" -i build/tools/initramfs.img \

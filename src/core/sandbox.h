@@ -94,6 +94,7 @@ struct sandbox_spec {
     unsigned ndirs;
     u64 caps;     /* capabilities it keeps of those it has: bits 1 << CAP_... */
     bool network; /* TCP may be bound and connected, abstract unix sockets connected */
+    bool signals; /* Landlock keeps no signals from other processes: the rules name them */
 };
 
 /*

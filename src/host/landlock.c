@@ -44,7 +44,7 @@ int landlock_abi(void)
     return abi < 0 ? 0 : (int)abi;
 }
 
-static void rights(struct ruleset_attr *a, int abi, bool network)
+static void rights(struct ruleset_attr *a, int abi, const struct sandbox_spec *spec)
 {
     long errata = syscall(SYS_landlock_create_ruleset, NULL, 0, ERRATA_FLAG);
 
@@ -55,11 +55,11 @@ static void rights(struct ruleset_attr *a, int abi, bool network)
         a->fs |= FS_TRUNCATE;
     if (abi >= 5)
         a->fs |= FS_IOCTL_DEV;
-    if (abi >= 4 && !network)
+    if (abi >= 4 && !spec->network)
         a->net = NET_BIND_TCP | NET_CONNECT_TCP;
-    if (abi >= 6 && !network)
+    if (abi >= 6 && !spec->network)
         a->scoped |= SCOPE_ABSTRACT;
-    if (abi >= 6 && errata > 0 && (errata & ERRATUM_SIGNAL))
+    if (abi >= 6 && !spec->signals && errata > 0 && (errata & ERRATUM_SIGNAL))
         a->scoped |= SCOPE_SIGNAL;
 }
 
@@ -91,7 +91,7 @@ int landlock_ruleset(const struct sandbox_spec *spec)
 
     if (!abi)
         return -ENOSYS;
-    rights(&attr, abi, spec->network);
+    rights(&attr, abi, spec);
     fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
     if (fd < 0)
         return -errno;

@@ -247,6 +247,31 @@ def test_a_violation_is_told_and_the_terminal_given_back(program, tmp_path):
         child.close(force=True)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason='a confined process is traced by root only')
+def test_terminals_process_is_confined(program, tmp_path):
+    """The one in front of a machine, and that of trivisor console: at their other end may be anything."""
+    children = [pexpect.spawn(program, ['run', '-k', idle_kernel(tmp_path / 'idle'), '-m', '4', '--name', 'front'],
+                              timeout=30)]
+    try:
+        children[0].expect('R')
+        machine = running(program)['front']
+        children.append(pexpect.spawn(program, ['console', 'front'], timeout=30))
+        children[1].expect('R')
+        for child, may_signal in zip(children, (True, False)):
+            with open(f'/proc/{child.pid}/status', encoding='ascii', errors='replace') as f:
+                fields = dict(re.findall(r'^(\w+):\t(.*)$', f.read(), re.M))
+            assert (fields['NoNewPrivs'], fields['Seccomp'], int(fields['CapPrm'], 16)) == ('1', '2', 0)
+            t = tracer(child.pid)
+            for name, *args in TRAPPED:
+                assert t.call(NR[name], *args) == ('trapped', signal.SIGSYS), (name, args)
+            assert (t.call(NR['kill'], machine, 0)[0] == 'returned') == may_signal
+            assert t.call(NR['kill'], 0, 0) == ('trapped', signal.SIGSYS)
+            t.detach()
+    finally:
+        for child in children:
+            child.close(force=True)
+
+
 def test_crash_dump_is_printed(program, tmp_path):
     kernel = tmp_path / 'crash'
     idle_kernel(kernel)

@@ -126,7 +126,8 @@ static void use_fds(struct server_config *cfg)
 /*
  * Capabilities: none, but for root, whose share is to be root's: it may read and write what belongs
  * to others (DAC_OVERRIDE), change its permissions and times (FOWNER), and say who owns files
- * (CHOWN). All of it below one directory; set-ID bits cannot be given (safe_mode, no FSETID).
+ * (CHOWN). All of it below one directory; set-ID bits cannot be given (safe_mode, no FSETID). With
+ * ro it only reads what belongs to others.
  */
 static int confine(const struct child *c, struct hello *h)
 {
@@ -135,7 +136,8 @@ static int confine(const struct child *c, struct hello *h)
         .name = "share", .rules = {sandbox_base_rules, share_rules}, .dirs = &dir, .ndirs = 1};
 
     if (geteuid() == 0)
-        spec.caps = BIT64(CAP_DAC_OVERRIDE) | BIT64(CAP_FOWNER) | BIT64(CAP_CHOWN);
+        spec.caps = c->readonly ? BIT64(CAP_DAC_READ_SEARCH)
+                                : BIT64(CAP_DAC_OVERRIDE) | BIT64(CAP_FOWNER) | BIT64(CAP_CHOWN);
     return host_confine(&spec, h->text, sizeof(h->text));
 }
 
