@@ -24,9 +24,10 @@ image="mmdebstrap fakeroot uidmap e2fsprogs fdisk openssh-client"
 #                         gdb (the gdb stub), mandoc,
 #                         zsh, fish (their completion scripts)
 # tests, bench:           qemu-utils (qemu-img and qemu-io judge the disk images)
-# bench:                  qemu-system-x86 (the program measured against; also runs the test guests)
+# bench:                  qemu-system-x86 (the program measured against; also runs the test guests),
+#                         fio (bench/disk.py copies it with its libraries into a guest)
 test="clang clang-format libclang-rt-14-dev python3-pytest python3-pexpect gdb mandoc zsh fish
-    qemu-system-x86 qemu-utils"
+    qemu-system-x86 qemu-utils fio"
 
 list=no
 [ "${1:-}" != --list ] || { list=yes; shift; }

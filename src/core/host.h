@@ -99,7 +99,8 @@ void host_event_set(struct host_event *e);
 
 u64 host_monotonic_ns(void);
 u64 host_realtime_ns(void);
-u64 host_tsc_khz(void); /* frequency of the host's TSC, measured or from CPUID */
+u64 host_thread_cpu_ns(void); /* CPU time of the calling thread; a system call */
+u64 host_tsc_khz(void);       /* frequency of the host's TSC, measured or from CPUID */
 
 /* --- random numbers ----------------------------------------------------------------------------
  */

@@ -26,6 +26,11 @@ u64 host_realtime_ns(void)
     return clock_ns(CLOCK_REALTIME);
 }
 
+u64 host_thread_cpu_ns(void)
+{
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 /* One reading of both clocks, the TSC as close to the middle of the other as scheduling allows. */
 static void read_both(u64 *tsc, u64 *ns)
 {

@@ -39,6 +39,15 @@ def test_what_the_guest_writes_is_in_the_image(batch, virtio_image, disk, append
     assert os.path.getsize(image) == 16 << 20
 
 
+def test_requests_of_all_pieces_a_queue_takes(batch, virtio_image, disk):
+    image = disk(16 << 20)
+    r = batch(f'{DATA}; cat /sys/block/vda/queue/max_segments; sha256sum /tmp/x; '
+              'dd if=/tmp/x of=/dev/vda bs=1M oflag=direct && dd if=/dev/vda bs=1M count=4 iflag=direct | sha256sum',
+              initrd=virtio_image, args=['-d', image])
+    assert '254' in r.stdout.split(), r.stdout[-800:]
+    assert r.stdout.count(sha(image, 4 << 20)) == 2, r.stdout[-800:]
+
+
 def test_a_file_system_survives(batch, virtio_image, disk):
     image = disk(64 << 20)
     r = batch('mke2fs /dev/vda >/dev/null 2>&1 && mount -t ext2 /dev/vda /tmp && cp -r /bin /tmp && umount /tmp',

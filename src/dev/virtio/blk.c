@@ -13,7 +13,8 @@
 
 #define SECTOR 512u
 #define QUEUE_SIZE 256
-#define SEG_MAX 126
+/* With header and status a request may fill the queue. */
+#define SEG_MAX (QUEUE_SIZE - 2)
 #define THREADS 4
 #define BATCH 16
 #define CLASS_STORAGE 0x018000
@@ -47,8 +48,9 @@
 #define RANGES_MAX 16
 #define RANGE_SECTORS_MAX 0x3fffffu
 
-/* While requests take longer than this, the host's disk is waited for: threads then take one each
- * instead of one thread many. */
+/* While requests are waited for longer than this, the host's disk is slow: threads then take one
+ * each instead of one thread many. Copying does not count: writes to one file do not copy at the
+ * same time, threads would only be in each other's way. */
 #define SLOW_NS 100000u
 /* Finished requests are not held back longer than this for others of their batch. */
 #define HOLD_NS 50000u
@@ -108,7 +110,8 @@ struct blk {
     struct context *context; /* THREADS of them; busy: VM lock */
     unsigned first_queue;    /* where the next batch begins to look; VM lock */
     bool stopping;           /* VM lock */
-    u32 average_ns;          /* of a request, roughly; atomic */
+    u32 average_ns;          /* that a request takes, roughly; atomic */
+    u32 waited_ns;           /* likewise, that a thread was not running meanwhile; atomic */
     u8 writeback;            /* the configuration field; atomic */
     u32 write_errors;        /* logged so far; atomic */
 };
@@ -289,15 +292,28 @@ static bool take(struct blk *b, unsigned q, struct request *r)
     return true;
 }
 
-static u32 average_ns(const struct blk *b)
+static u32 average(const u32 *ns)
 {
-    return __atomic_load_n(&b->average_ns, __ATOMIC_RELAXED);
+    return __atomic_load_n(ns, __ATOMIC_RELAXED);
+}
+
+static void add_to_average(u32 *ns, u64 sample)
+{
+    u64 max = 100 * SLOW_NS;
+
+    __atomic_store_n(ns, (average(ns) * 7 + (u32)(sample < max ? sample : max)) / 8,
+                     __ATOMIC_RELAXED);
+}
+
+static bool disk_is_slow(const struct blk *b)
+{
+    return average(&b->average_ns) > SLOW_NS && average(&b->waited_ns) > SLOW_NS;
 }
 
 /* A slow request ends the batch: nothing waits behind it. */
 static unsigned take_batch(struct blk *b, struct context *x)
 {
-    unsigned n = 0, max = average_ns(b) > SLOW_NS ? 1 : BATCH;
+    unsigned n = 0, max = disk_is_slow(b) ? 1 : BATCH;
 
     for (unsigned i = 0; i < b->nqueues && n < max; i++) {
         unsigned q = (b->first_queue + i) % b->nqueues;
@@ -331,8 +347,11 @@ static void finish(struct blk *b, struct context *x, unsigned from, unsigned to)
 
 static void do_batch(struct blk *b, struct context *x, unsigned n)
 {
-    u64 begin = host_monotonic_ns(), since = begin, now = begin;
+    u64 begin = host_monotonic_ns(), since = begin, now = begin, ran;
+    bool ask = average(&b->average_ns) > SLOW_NS; /* what short requests cannot afford */
     unsigned done = 0;
+
+    ran = ask ? host_thread_cpu_ns() : 0;
 
     for (unsigned i = 0; i < n; i++) {
         if (x->batch[i].slow && i > done) {
@@ -347,10 +366,11 @@ static void do_batch(struct blk *b, struct context *x, unsigned n)
             since = now;
         }
     }
-    now = (now - begin) / n;
-    if (now > 100 * SLOW_NS)
-        now = 100 * SLOW_NS;
-    __atomic_store_n(&b->average_ns, (average_ns(b) * 7 + (u32)now) / 8, __ATOMIC_RELAXED);
+    add_to_average(&b->average_ns, (now - begin) / n);
+    if (ask) {
+        ran = host_thread_cpu_ns() - ran;
+        add_to_average(&b->waited_ns, now - begin > ran ? (now - begin - ran) / n : 0);
+    }
 }
 
 static void set_notify(struct blk *b, bool on)
@@ -379,7 +399,7 @@ static void work(void *opaque)
         }
         /* A thread that comes back to the rings soon needs no notification. While it waits for a
          * slow disk others are to be woken. */
-        set_notify(b, average_ns(b) > SLOW_NS || x->batch[n - 1].slow);
+        set_notify(b, disk_is_slow(b) || x->batch[n - 1].slow);
         if (more(b))
             host_workers_kick(b->workers);
         vm_unlock(b->virtio.vm);
