@@ -83,6 +83,7 @@ static int put_qcow2(const char *dir)
         {.version = 3, .cluster_bits = 9, .refcount_order = 6, .zstd = true, .snapshot = true},
         {.version = 3, .cluster_bits = 10, .refcount_order = 0},
         {.version = 3, .cluster_bits = 12, .refcount_order = 3, .snapshot = true},
+        {.version = 3, .cluster_bits = 9, .refcount_order = 4, .snapshot = true, .dirty = true},
     };
     static const u8 requests[] = {7, 0, /* read, write, flush, discard, zero, unmap, flush */
                                   0, 0, 0, 0, 32, 0, 0, 0, 1, 1, 0, 0, 9, 0, 0, 0, 2, 0, 0,

@@ -204,6 +204,18 @@ int qcow2_release(struct qcow2 *q, u64 first, u64 n);
 /* No lock held, not within begin/end: makes room in the refcount table for clusters behind all it
  * covers. */
 int qcow2_grow_reftable(struct qcow2 *q);
+/* Entry i of a refcount block becomes v, which fits. */
+void qcow2_refblock_set(const struct qcow2 *q, u8 *block, u64 i, u64 v);
+
+/* --- qcow2_repair.c
+ * -------------------------------------------------------------------------------
+ */
+
+/* Makes the refcounts of an image that is being opened, and the flags that depend on them, what the
+ * tables say, and stable. snapshot_l1: the bytes of the file that are snapshots' L1 tables. Else
+ * -EINVAL, *why tells why. */
+int qcow2_rebuild_refcounts(struct qcow2 *q, const struct qranges *snapshot_l1, const char **why);
+
 /* --- qcow2_l2.c: with q->lock held
  * ------------------------------------------------------------------
  */

@@ -26,6 +26,7 @@ struct opening {
     u64 incompatible, autoclear;
     u32 nsnapshots;
     u64 snapshots_offset;
+    struct qranges snapshot_l1; /* in bytes */
     enum block_format backing_format;
 };
 
@@ -134,10 +135,9 @@ static int check_features(struct opening *o)
     q->extended_l2 = o->incompatible & QI_EXTENDED_L2;
     if (q->extended_l2 && q->cluster_bits < 14)
         return refuse(o, "extended L2 entries with clusters of less than 16 KiB");
-    if (!q->b.readonly && o->incompatible & (QI_DIRTY | QI_CORRUPT))
-        return refuse(o,
-                      "it is marked %s: repair it with qemu-img check -r all, or open it with ,ro",
-                      o->incompatible & QI_CORRUPT ? "corrupt" : "in use with stale refcounts");
+    if (!q->b.readonly && o->incompatible & QI_CORRUPT)
+        return refuse(o, "it is marked corrupt: repair it with qemu-img check -r all, or open it "
+                         "with ,ro");
     return 0;
 }
 
@@ -285,6 +285,8 @@ static int load_snapshots(struct opening *o)
         r = add_meta(o, l1, bytes, "a snapshot's L1 table");
         if (r)
             return r;
+        if (qranges_add(&o->snapshot_l1, l1, bytes))
+            return refuse(o, "out of memory");
         at = align_up(at + sizeof(e) + extra + be16_at(e + QS_ID_SIZE) + be16_at(e + QS_NAME_SIZE),
                       8);
     }
@@ -417,15 +419,37 @@ static const struct blockdev_ops qcow2_ops = {
     .close = qcow2_close,
 };
 
-/* "autoclear_features": what is not kept up to date must not be believed any more. */
-static int clear_autoclear(struct opening *o)
+/* The header says no more what is not true any more: that the refcounts are stale, and that what is
+ * not kept up to date here can be believed ("autoclear_features"). One write, for the second of
+ * them lets what the new refcounts say is free be reused. */
+static int clear_features(struct opening *o)
 {
-    u8 none[8] = {0};
+    u8 features[QH_REFCOUNT_ORDER - QH_INCOMPATIBLE];
 
-    if (!o->autoclear)
+    if (!o->autoclear && !(o->incompatible & QI_DIRTY))
         return 0;
-    if (block_file_write(&o->q->f, none, sizeof(none), QH_AUTOCLEAR) || block_file_sync(&o->q->f))
+    memcpy(features, o->head + QH_INCOMPATIBLE, sizeof(features));
+    put_be64(features, o->incompatible & ~QI_DIRTY);
+    put_be64(features + QH_AUTOCLEAR - QH_INCOMPATIBLE, 0);
+    if (block_file_write(&o->q->f, features, sizeof(features), QH_INCOMPATIBLE) ||
+        block_file_sync(&o->q->f))
         return refuse(o, "its header cannot be written");
+    return 0;
+}
+
+static int repair(struct opening *o)
+{
+    const char *why;
+
+    if (!(o->incompatible & QI_DIRTY))
+        return 0;
+    if (qcow2_rebuild_refcounts(o->q, &o->snapshot_l1, &why))
+        return refuse(o,
+                      "it was in use when its user crashed, and its refcounts cannot be rebuilt: "
+                      "%s: try qemu-img check -r all, or open it with ,ro",
+                      why);
+    log_warn("disk %s: it was in use when its user crashed: its refcounts are rebuilt",
+             o->q->f.path);
     return 0;
 }
 
@@ -454,7 +478,9 @@ static int load(struct opening *o)
     if (!r)
         r = open_backing(o);
     if (!r && !q->b.readonly)
-        r = clear_autoclear(o);
+        r = repair(o);
+    if (!r && !q->b.readonly)
+        r = clear_features(o);
     return r;
 }
 
@@ -479,6 +505,7 @@ struct blockdev *qcow2_open(struct block_file *f, struct image_how *how, char *e
     qcow2_inflated_init(q);
     r = load(&o);
     free(o.head);
+    free(o.snapshot_l1.r);
     if (!r)
         return &q->b;
     destroy(q);

@@ -34,7 +34,7 @@ static u64 entry_get(const struct qcow2 *q, const u8 *block, u64 i)
     }
 }
 
-static void entry_set(const struct qcow2 *q, u8 *block, u64 i, u64 v)
+void qcow2_refblock_set(const struct qcow2 *q, u8 *block, u64 i, u64 v)
 {
     unsigned order = q->refcount_order, per_byte_bits = 3 - order, shift;
     u32 mask;
@@ -61,7 +61,7 @@ static void entry_set(const struct qcow2 *q, u8 *block, u64 i, u64 v)
 
 static void set_count(struct qcow2 *q, struct qtable *t, u64 i, u64 v)
 {
-    entry_set(q, t->data, i, v);
+    qcow2_refblock_set(q, t->data, i, v);
     qcache_mark(q, &q->refblock_cache, t, (i << q->refcount_order) >> 3,
                 q->refcount_order > 3 ? BIT64(q->refcount_order - 3) : 1);
 }

@@ -16,7 +16,8 @@
 static const struct qcow2_shape plain = {.version = 3, .cluster_bits = 9, .refcount_order = 4};
 
 static u8 image[QCOW2_IMAGE_MAX];
-static unsigned lines; /* logged */
+static unsigned lines;    /* logged */
+static int image_fd = -1; /* the file opened last */
 
 __attribute__((format(printf, 2, 0))) static void count_line(enum log_level level, const char *fmt,
                                                              va_list ap)
@@ -34,15 +35,16 @@ static struct blockdev *open_bytes(size_t n, const char *options, char *err)
     struct block_spec spec;
     struct blockdev *b;
     char text[128];
-    int fd = memfd_create("image", 0);
 
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, image, n), n);
-    snprintf(text, sizeof(text), "/proc/self/fd/%d,format=qcow2%s", fd, options);
+    if (image_fd >= 0)
+        close(image_fd);
+    image_fd = memfd_create("image", 0);
+    assert_true(image_fd >= 0);
+    assert_int_equal(write(image_fd, image, n), n);
+    snprintf(text, sizeof(text), "/proc/self/fd/%d,format=qcow2%s", image_fd, options);
     assert_int_equal(block_spec_parse(text, &spec, err, 512), 0);
     err[0] = 0;
     b = block_open(&spec, err, 512);
-    close(fd);
     assert_int_equal(!b, err[0] != 0);
     assert_null(strchr(err, '\n'));
     return b;
@@ -149,8 +151,8 @@ static void qcow2__refuses(void **state)
         {QH_REFTABLE_CLUSTERS, 16384, 4, "refcount table"},
         {QH_NSNAPSHOTS, 70000, 4, "snapshots"},
         {QH_NSNAPSHOTS, 1, 4, "snapshots"},
-        {QH_INCOMPATIBLE, 1, 8, "qemu-img check -r all"},
         {QH_INCOMPATIBLE, 2, 8, "corrupt"},
+        {QH_INCOMPATIBLE, 3, 8, "corrupt"},
         {QH_INCOMPATIBLE, 4, 8, "external data"},
         {QH_INCOMPATIBLE, 8, 8, "compression type"},
         {QH_INCOMPATIBLE, 16, 8, "extended L2"},
@@ -283,11 +285,117 @@ static void qcow2__bad_compressed_data(void **state)
     }
 }
 
+/* Images whose last user kept the refcounts in memory, and crashed. */
+static void qcow2__stale_refcounts_are_rebuilt(void **state)
+{
+    static u8 before[QCOW2_IMAGE_MAX], after[QCOW2_IMAGE_MAX];
+    char err[512];
+
+    (void)state;
+    for (unsigned order = 0; order <= 6; order++)
+        for (unsigned k = 0; k < 8; k++) {
+            struct qcow2_shape s = {.version = 3, .cluster_bits = 9 + k % 3};
+            struct blockdev *b;
+            size_t n;
+
+            s.refcount_order = order;
+            s.snapshot = order && k & 2;
+            if (k >= 4 && k % 2) {
+                s.extended_l2 = true;
+                s.cluster_bits = 14;
+            }
+            if (s.snapshot && s.extended_l2)
+                continue; /* too large */
+            n = make_qcow2(image, &s);
+            memcpy(before, image, n);
+            s.dirty = true;
+            assert_int_equal(make_qcow2(image, &s), n);
+            put_be64(image + QH_AUTOCLEAR, 1);
+            /* Flags that depend on refcounts are wrong as well. */
+            if (k % 2)
+                image[4 << s.cluster_bits] ^= 0x80;
+            if (k & 4)
+                image[3 << s.cluster_bits] ^= 0x80;
+            /* Readers do not care, and change nothing. */
+            b = open_bytes(n, ",ro", err);
+            assert_non_null(b);
+            b->ops->close(b);
+            assert_int_equal(pread(image_fd, after, n, 0), n);
+            assert_memory_equal(after, image, n);
+
+            lines = 0;
+            b = open_bytes(n, "", err);
+            if (!b)
+                fail_msg("order %u, %u: %s", order, k, err);
+            assert_int_equal(lines, 1);
+            assert_int_equal(pread(image_fd, after, n, 0), n);
+            assert_memory_equal(after, before, n);
+            use(b);
+            assert_int_equal(b->ops->flush(b), 0);
+            assert_int_equal(lines, 1);
+            b->ops->close(b);
+        }
+}
+
+static void qcow2__stale_refcounts_of_damaged_images(void **state)
+{
+    static const struct {
+        u64 at, value;
+        const char *says;
+    } bad[] = {
+        {512, 0, "does not cover"},
+        {2048, QE_COPIED | 0x100000, "an L2 table is damaged"},
+        {2048, QE_COPIED | 512, "an L2 table is damaged"},
+        {2048, 4096, "an L2 table is damaged"},
+        {2048 + 8, QL2_COMPRESSED | 0x100000, "an L2 table is damaged"},
+        {4096, 1, "a snapshot's L1 table"},
+        {4096, QE_COPIED, "a snapshot's L1 table"},
+        {4096, 0x100000, "a snapshot's L1 table"},
+        {4096, 1024, "overlaps"},
+        {4096, 4096, "overlaps"},
+        {4096, 3072, "an L2 table is damaged"}, /* data is one now: the disk's L2 table names it */
+    };
+    struct qcow2_shape s = plain;
+    struct block_spec spec;
+    char err[512], text[64];
+    u8 after[512];
+
+    (void)state;
+    s.snapshot = s.dirty = true;
+    lines = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        size_t n = make_qcow2(image, &s);
+
+        put_be64(image + bad[i].at, bad[i].value);
+        assert_null(open_bytes(n, "", err));
+        if (!strstr(err, bad[i].says) || !strstr(err, "qemu-img check -r all"))
+            fail_msg("%zu: %s", i, err);
+        /* Still marked. */
+        assert_int_equal(pread(image_fd, after, sizeof(after), 0), sizeof(after));
+        assert_memory_equal(after, image, sizeof(after));
+    }
+    s.refcount_order = 0;
+    assert_null(open_bytes(make_qcow2(image, &s), "", err));
+    assert_non_null(strstr(err, "more references"));
+    s.refcount_order = 4;
+    assert_null(open_bytes(make_qcow2(image, &s) - 512, "", err));
+
+    assert_int_equal(ftruncate(image_fd, (off_t)BIT64(45)), 0);
+    assert_int_equal(pwrite(image_fd, image, 9 * 512, 0), 9 * 512);
+    snprintf(text, sizeof(text), "/proc/self/fd/%d,format=qcow2", image_fd);
+    assert_int_equal(block_spec_parse(text, &spec, err, sizeof(err)), 0);
+    assert_null(block_open(&spec, err, sizeof(err)));
+    assert_non_null(strstr(err, "too large"));
+    assert_int_equal(lines, 0);
+}
+
 static const struct qcow2_shape all_shapes[] = {
     {.version = 3, .cluster_bits = 9, .refcount_order = 4},
     {.version = 2, .cluster_bits = 9, .refcount_order = 4, .backing = "/proc/self/exe"},
     {.version = 3, .cluster_bits = 9, .refcount_order = 6, .zstd = true, .snapshot = true},
     {.version = 3, .cluster_bits = 9, .refcount_order = 1, .backing = "missing"},
+    {.version = 3, .cluster_bits = 9, .refcount_order = 4, .dirty = true},
+    {.version = 3, .cluster_bits = 9, .refcount_order = 5, .snapshot = true, .dirty = true},
 };
 
 static void qcow2__every_bit_flipped(void **state)
@@ -385,6 +493,8 @@ int main(void)
         cmocka_unit_test(qcow2__guest_stays_in_its_clusters),
         cmocka_unit_test(qcow2__free_metadata_is_not_allocated),
         cmocka_unit_test(qcow2__bad_compressed_data),
+        cmocka_unit_test(qcow2__stale_refcounts_are_rebuilt),
+        cmocka_unit_test(qcow2__stale_refcounts_of_damaged_images),
         cmocka_unit_test(qcow2__every_bit_flipped),
         cmocka_unit_test(qcow2__cut_anywhere),
         cmocka_unit_test(qcow2__backing_names),

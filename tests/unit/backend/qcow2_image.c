@@ -47,8 +47,9 @@ static void put_header(u8 *h, const struct qcow2_shape *s, u64 cluster)
         put_be64(h + QH_SNAPSHOTS_OFFSET, 7 * cluster);
     }
     if (s->version >= 3) {
-        put_be64(h + QH_INCOMPATIBLE,
-                 (s->extended_l2 ? QI_EXTENDED_L2 : 0) | (s->zstd ? QI_COMPRESSION : 0));
+        put_be64(h + QH_INCOMPATIBLE, (s->extended_l2 ? QI_EXTENDED_L2 : 0) |
+                                          (s->zstd ? QI_COMPRESSION : 0) |
+                                          (s->dirty ? QI_DIRTY : 0));
         put_be32(h + QH_REFCOUNT_ORDER, s->refcount_order);
         put_be32(h + QH_HEADER_LENGTH, 112);
         h[QH_COMPRESSION] = s->zstd;
@@ -76,7 +77,7 @@ size_t make_qcow2(u8 *image, const struct qcow2_shape *s)
     memset(image, 0, QCOW2_IMAGE_MAX);
     put_header(image, s, cluster);
     put_be64(image + cluster, 2 * cluster);
-    for (unsigned i = 0; i < used; i++)
+    for (unsigned i = 0; i < used && !s->dirty; i++)
         put_refcount(image + 2 * cluster, s->refcount_order, i, i >= 4 && i <= 6 ? count : 1);
     put_be64(image + 3 * cluster, 4 * cluster | copied);
 

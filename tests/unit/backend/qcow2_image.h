@@ -5,11 +5,12 @@
 
 #include "base/types.h"
 
-#define QCOW2_IMAGE_MAX 65536
+#define QCOW2_IMAGE_MAX 131072
 
 struct qcow2_shape {
     unsigned version, cluster_bits, refcount_order;
     bool extended_l2, zstd, snapshot;
+    bool dirty;          /* marked in use; all refcounts are 0 */
     const char *backing; /* or NULL */
 };
 
