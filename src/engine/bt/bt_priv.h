@@ -118,6 +118,34 @@ struct bt_log {
     u16 slot[BT_LOG_SIZE];
 };
 
+/*
+ * Where pieces of large pages are from: a bit for a region of 4 MiB or of 1 GiB, by a hash. INVLPG
+ * of any address in a large page is for all of it.
+ */
+#define BT_LARGE_WORDS 32
+
+static inline bool bt_large_bit(u64 *large, u64 lin, bool giant, bool set)
+{
+    u32 n = (u32)(lin >> (giant ? 30 : 22)) * 0x9e3779b1u >> 22;
+    u64 *word = &large[(giant ? 16 : 0) + n / 64], bit = BIT64(n % 64);
+
+    if (set)
+        *word |= bit;
+    return (*word & bit) != 0;
+}
+
+/* page_size: more than 4 KiB */
+static inline void bt_note_large(u64 *large, u64 lin, u64 page_size)
+{
+    bt_large_bit(large, lin, page_size > BIT64(22), true);
+}
+
+/* May lin lie in a page noted? */
+static inline bool bt_in_large(u64 *large, u64 lin)
+{
+    return bt_large_bit(large, lin, false, false) || bt_large_bit(large, lin, true, false);
+}
+
 struct bt_window_priv {
     /* The stack cell: page address (BT_NO_CELL: none) and what makes a host address of one in it.
      */
@@ -129,7 +157,7 @@ struct bt_window_priv {
     u64 ibl_pages[BT_IBL_PAGES / 64]; /* pages that have targets in the table, by hash */
     struct bt_log log_r, log_w, log_ibl;
     bool used_r, used_w, used_ibl;
-    u64 large[2][16]; /* where pieces of large pages are from (tlb.c) */
+    u64 large[BT_LARGE_WORDS]; /* where pieces of large pages are from */
 };
 
 #define BT_WINDOW_STRIDE                                                                           \
@@ -200,15 +228,25 @@ enum bt_reloc_kind {
 /* A block's two ways out, and ways from a stack group's check to the twin without groups. */
 #define BT_NLINKS 4
 
+enum bt_far_state {
+    BT_NEAR,       /* in the same page */
+    BT_FAR,        /* in another one (far.c) */
+    BT_FAR_LISTED, /* the same, and in the target page's list */
+};
+
 struct bt_link {
-    struct bt_link *next_in;  /* chained to the same target block */
-    u64 target;               /* guest address */
-    u16 jmp;                  /* offset of the jump's rel32 from block->entry */
-    u16 stub;                 /* offset from block->entry of the way out while not chained */
-    u16 cold_start, cold_end; /* with nogroup: offsets of the code that leads to it */
-    u8 index;                 /* in its block */
-    bool chained;             /* in the target's list */
-    bool nogroup;             /* to the twin without stack groups, from cold code */
+    struct bt_link *next_in; /* chained to the same target block */
+    u64 target;              /* guest address */
+    u16 jmp;                 /* offset of the jump's rel32 from block->entry */
+    u16 stub;                /* offset from block->entry of the way out while not chained */
+    /* With nogroup: offsets of the code that leads to it. With far: of the way through the
+     * branch-target table, for when it cannot be chained. */
+    u16 cold_start, cold_end;
+    u8 index;     /* in its block */
+    bool chained; /* in the target's list */
+    bool nogroup; /* to the twin without stack groups, from cold code */
+    u8 far;       /* enum bt_far_state */
+    u32 to;       /* chained: the target block (cache.c) */
 };
 
 /* Bytes of a page. */
@@ -353,8 +391,9 @@ struct bt_vm {
     u8 *stubs_end;          /* executable view: stubs lie in [code.rx, stubs_end) */
     struct host_mutex lock; /* translation and linking */
     struct bt_hash *hash;
-    u64 secret[2]; /* of the hash */
-    u8 *meta;      /* metadata of both spaces */
+    u64 secret[2];      /* of the hash */
+    u8 *meta;           /* metadata of both spaces */
+    struct bt_far *far; /* jumps chained to other pages */
     /* Translations that clones are chained to. */
     struct bt_place *mixed;
     unsigned nmixed;
@@ -508,6 +547,8 @@ bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b);
 struct bt_block *bt_cache_sibling(struct bt_vm *bt, u64 gpa, u32 mode);
 /* Notes that l's jump leads to `to` now. bt->lock is held. */
 void bt_cache_chained(struct bt_vm *bt, struct bt_link *l, struct bt_block *to);
+/* Takes l's jump, chained, back to its stub. */
+void bt_cache_unchain(struct bt_vm *bt, struct bt_link *l);
 /* Forgets everything, or the clones only. All other vCPUs are stopped by the caller. */
 void bt_cache_flush(struct bt_vm *bt);
 void bt_cache_flush_clones(struct bt_vm *bt);
@@ -556,6 +597,23 @@ void bt_ibl_clear_all(struct bt_vcpu *c);
 void bt_ibl_clear_class(struct bt_vcpu *c, unsigned cls);
 void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global);
 bool bt_fetch_global(struct bt_vcpu *c, u64 lin);
+
+/* A page walk for the current address space; access: X86_ACC_*. */
+bool bt_tlb_walk(struct bt_vcpu *c, u64 lin, unsigned access, struct x86_walk *w);
+
+/* --- far.c --- */
+int bt_far_init(struct bt_vm *bt); /* 0 or -errno */
+void bt_far_destroy(struct bt_vm *bt);
+/* All blocks are gone. */
+void bt_far_clear(struct bt_vm *bt);
+/* May a jump from a block at va to another page be chained? */
+bool bt_far_possible(const struct bt_vm *bt, u64 va, u64 target, u32 mode);
+/* l, a far link, is about to be chained to `to`. false: it has to go through the branch-target
+ * table. bt->lock is held. */
+bool bt_far_chain(struct bt_vcpu *c, struct bt_link *l, const struct bt_block *to);
+/* Global translations were forgotten, all or those of va's page: unchains what has moved. */
+void bt_far_check_all(struct bt_vcpu *c);
+void bt_far_check(struct bt_vcpu *c, u64 va);
 
 /* --- translate.c --- */
 /* Translates the block at lin (gpa/host from bt_fetch). NULL: first instruction must be

@@ -311,7 +311,7 @@ int bt_cache_init(struct bt_vm *bt, u64 size)
         !space_init(&bt->space[BT_CLONES], clones, bt->code.rw + bt->code.size, clones_meta))
         return -12;
     bt->mixed = host_zalloc(bt->space[BT_TRANSLATIONS].order_cap * sizeof(*bt->mixed));
-    return bt->mixed ? 0 : -12;
+    return bt->mixed ? bt_far_init(bt) : -12;
 }
 
 void bt_cache_destroy(struct bt_vm *bt)
@@ -327,6 +327,7 @@ void bt_cache_destroy(struct bt_vm *bt)
             host_free(bt->space[i].order);
     if (bt->mixed)
         host_free(bt->mixed);
+    bt_far_destroy(bt);
     if (bt->meta)
         host_free(bt->meta);
     if (bt->hash) {
@@ -482,6 +483,7 @@ void bt_cache_chained(struct bt_vm *bt, struct bt_link *l, struct bt_block *to)
 {
     l->next_in = to->in_links;
     to->in_links = l;
+    l->to = place_of(bt, to).block;
     l->chained = true;
     if (is_clone(bt, l) && !is_clone(bt, to) && !to->mixed) {
         to->mixed = true;
@@ -496,6 +498,16 @@ static void unchain(struct bt_vm *bt, struct bt_link *l)
 
     emit_patch32(entry + l->jmp, entry + l->stub);
     l->chained = false;
+}
+
+void bt_cache_unchain(struct bt_vm *bt, struct bt_link *l)
+{
+    struct bt_link **p = &block_at(bt, (struct bt_place){.block = l->to})->in_links;
+
+    while (*p != l)
+        p = &(*p)->next_in;
+    *p = l->next_in;
+    unchain(bt, l);
 }
 
 /* Lets both entries of a block lead out: the direct one to its own stub that knows the address. */
@@ -580,6 +592,7 @@ void bt_cache_flush(struct bt_vm *bt)
     memset(bt->by_gpa, 0, sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
     bt->nmixed = 0;
     bt->kernel_clones = false;
+    bt_far_clear(bt);
     bt->epoch++;
     for (unsigned i = 0; i < bt->nvcpus; i++)
         bt_ibl_clear_all(bt->vcpu[i]);

@@ -40,6 +40,12 @@ static bool same_page(const struct gen *g, u64 target)
     return (target & PAGE_MASK) == (g->b->va & PAGE_MASK);
 }
 
+static bool chainable(const struct gen *g, u64 target)
+{
+    return same_page(g, target) ||
+           (!g->b->len2 && bt_far_possible(g->bt, g->b->va, target, g->b->mode));
+}
+
 /* So that the rel32 that follows n opcode bytes can be patched while other vCPUs run through it. */
 void gen_align_rel32(struct gen *g, unsigned n)
 {
@@ -61,14 +67,16 @@ struct bt_link *gen_add_link(struct gen *g, u64 target, const u8 *rel32)
     struct bt_link *l = &g->b->link[g->b->nlinks];
 
     CHECK(g->b->nlinks < BT_NLINKS);
-    *l =
-        (struct bt_link){.jmp = (u16)(rel32 - g->entry), .target = target, .index = g->b->nlinks++};
+    *l = (struct bt_link){.jmp = (u16)(rel32 - g->entry),
+                          .target = target,
+                          .index = g->b->nlinks++,
+                          .far = same_page(g, target) ? BT_NEAR : BT_FAR};
     return l;
 }
 
 void gen_goto(struct gen *g, u64 target)
 {
-    if (same_page(g, target)) {
+    if (chainable(g, target)) {
         gen_align_rel32(g, 1);
         gen_add_link(g, target, emit_jmp(&g->e));
     } else {
@@ -314,7 +322,7 @@ static bool gen_jcc(struct gen *g)
         gen_goto(g, g->next);
         return true;
     }
-    if (same_page(g, target)) {
+    if (chainable(g, target)) {
         gen_align_rel32(g, 2);
         gen_add_link(g, target, emit_jcc(&g->e, cc));
     } else {

@@ -5,6 +5,7 @@
  * interrupt shadows, page-crossing instructions, faults).
  */
 #include "engine/bt/bt_priv.h"
+#include "engine/bt/emit.h"
 
 void bt_fpu_save(struct bt_vcpu *c)
 {
@@ -219,12 +220,15 @@ static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_blo
     u8 *at;
 
     host_mutex_lock(&c->bt->lock);
-    if (c->bt->epoch == epoch && !l->chained && !from->dead && !to->dead &&
-        !((from->mode ^ to->mode) & ~BT_MODE_NOGROUP) &&
-        (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
+    at = bt_rw(c->bt, from->entry) + l->jmp;
+    if (c->bt->epoch != epoch || l->chained || from->dead || to->dead ||
+        ((from->mode ^ to->mode) & ~BT_MODE_NOGROUP)) {
+        /* not now */
+    } else if (l->far && !bt_far_chain(c, l, to)) {
+        emit_patch32(at, bt_rw(c->bt, from->entry) + l->cold_start);
+    } else if (l->far || (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
         s32 rel;
 
-        at = bt_rw(c->bt, from->entry) + l->jmp;
         rel = (s32)(bt_rw(c->bt, to->entry) + (to->len2 ? to->via_ibl : 0) - (at + 4));
         if (((u64)(uintptr_t)at & 3) == 0)
             __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);

@@ -139,7 +139,7 @@ static void in_block(struct bt_vcpu *c, struct host_signal *sig, const struct bt
         s32 rel;
 
         for (unsigned i = 0; i < b->nlinks; i++)
-            if (b->link[i].nogroup && off >= b->link[i].cold_start && off < b->link[i].cold_end) {
+            if (off >= b->link[i].cold_start && off < b->link[i].cold_end) {
                 env->s.rip = b->link[i].target;
                 leave_by(c, sig, leave_stub);
                 return;

@@ -31,7 +31,7 @@ static unsigned class_access(const struct bt_vcpu *c, unsigned cls)
     return 0;
 }
 
-static bool walk(struct bt_vcpu *c, u64 lin, unsigned access, struct x86_walk *w)
+bool bt_tlb_walk(struct bt_vcpu *c, u64 lin, unsigned access, struct x86_walk *w)
 {
     struct x86_walk_mem m = {
         .ptr = walk_ptr, .opaque = c, .phys_bits = c->bt->vm->cpu_model.phys_bits};
@@ -60,33 +60,6 @@ static void log_slot(struct bt_log *l, unsigned slot)
         l->n++;
 }
 
-/* The bit of the region, of 4 MiB or 1 GiB, that holds a piece of a large page. */
-static u64 *large_word(struct bt_window_priv *p, u64 lin, bool giant, u64 *bit)
-{
-    u32 n = (u32)(lin >> (giant ? 30 : 22)) * 0x9e3779b1u >> 22;
-
-    *bit = BIT64(n % 64);
-    return &p->large[giant][n / 64];
-}
-
-static void note_large(struct bt_window_priv *p, u64 lin, u64 page_size)
-{
-    u64 bit, *word = large_word(p, lin, page_size > BIT64(22), &bit);
-
-    *word |= bit;
-}
-
-/* May lin lie in a large page of which the window has a piece? */
-static bool in_large(struct bt_window_priv *p, u64 lin)
-{
-    u64 bit, *word = large_word(p, lin, false, &bit);
-
-    if (*word & bit)
-        return true;
-    word = large_word(p, lin, true, &bit);
-    return (*word & bit) != 0;
-}
-
 static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const struct x86_walk *w)
 {
     struct bt_window_priv *p = bt_priv(win);
@@ -103,7 +76,7 @@ static void insert(struct bt_env *win, u64 lin, u8 *host_page, bool write, const
     else
         p->used_r = true;
     if (w->page_size > PAGE_SIZE)
-        note_large(p, lin, w->page_size);
+        bt_note_large(p->large, lin, w->page_size);
 }
 
 /* Where to look for write entries of a page, should it come to hold code. */
@@ -131,7 +104,7 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
     u8 *host;
 
     *faulted = false;
-    if (!walk(c, lin, access, w)) {
+    if (!bt_tlb_walk(c, lin, access, w)) {
         *faulted = true;
         return NULL;
     }
@@ -203,8 +176,9 @@ bool bt_tlb_dirty(struct bt_vcpu *c, u64 lin)
 {
     struct x86_walk w;
 
-    return bt_canonical(c, lin) && walk(c, lin, X86_ACC_READ | class_access(c, c->env->cls), &w) &&
-           w.writable && w.dirty;
+    return bt_canonical(c, lin) &&
+           bt_tlb_walk(c, lin, X86_ACC_READ | class_access(c, c->env->cls), &w) && w.writable &&
+           w.dirty;
 }
 
 /* --- fetch
@@ -221,7 +195,7 @@ static struct bt_itlb_entry *fetch_entry(struct bt_vcpu *c, unsigned cls, u64 li
     if (e->tag == ((lin & PAGE_MASK) | 1))
         return e;
     *error = 0;
-    if (!walk(c, lin, X86_ACC_EXEC | (cls == BT_USER ? X86_ACC_USER : 0), &w)) {
+    if (!bt_tlb_walk(c, lin, X86_ACC_EXEC | (cls == BT_USER ? X86_ACC_USER : 0), &w)) {
         *error = w.error | BIT32(31);
         return NULL;
     }
@@ -233,7 +207,7 @@ static struct bt_itlb_entry *fetch_entry(struct bt_vcpu *c, unsigned cls, u64 li
     e->host = slot->host + (e->gpa - slot->gpa);
     e->global = w.global;
     if (w.page_size > PAGE_SIZE)
-        note_large(p, lin, w.page_size);
+        bt_note_large(p->large, lin, w.page_size);
     p->used_ibl = true;
     return e;
 }
@@ -373,7 +347,7 @@ int bt_translate(void *opaque, u64 gva, unsigned len, unsigned access, struct in
     if (access & X86_ACC_NO_SET_AD) {
         const struct mem_slot *slot;
 
-        if (!walk(c, gva, access, &w))
+        if (!bt_tlb_walk(c, gva, access, &w))
             goto page_fault;
         slot = guest_mem_slot(&c->bt->vm->mem, (gpa_t){w.gpa});
         ref->gpa = w.gpa;
@@ -567,6 +541,8 @@ void bt_flush(void *opaque, enum interp_flush what, u16 pcid)
         if (what != INTERP_FLUSH_PCID ||
             (c->slot_tag[slot].valid && c->slot_tag[slot].pcid == pcid))
             flush_slot(c, slot, what != INTERP_FLUSH_ALL);
+    if (what == INTERP_FLUSH_ALL)
+        bt_far_check_all(c);
 }
 
 void bt_invlpg(void *opaque, u64 gva, u16 pcid)
@@ -586,7 +562,7 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
 
             if ((!p->used_r && !p->used_w && !p->used_ibl) || bt_window_shared(c, cls, slot))
                 continue;
-            if (in_large(p, gva)) {
+            if (bt_in_large(p->large, gva)) {
                 flush_window(c, win, false);
                 continue;
             }
@@ -603,6 +579,7 @@ void bt_invlpg(void *opaque, u64 gva, u16 pcid)
             if (p->ibl_pages[bloom / 64] & BIT64(bloom % 64))
                 clear_ibl_page(c, win, page);
         }
+    bt_far_check(c, page);
 }
 
 void bt_cr3_written(void *opaque, u64 old, bool noflush)

@@ -404,6 +404,11 @@ static void gen_tail(struct gen *g)
         /* The link's address is not known yet: keep_block. */
         gen_mov_record(g, H_R11, NULL, BT_RELOC_LINK, i);
         gen_jmp_stub(g, g->bt->exit_link);
+        if (g->b->link[i].far) {
+            g->b->link[i].cold_start = gen_off(g);
+            gen_branch_far_page(g, g->b->link[i].target);
+            g->b->link[i].cold_end = gen_off(g);
+        }
     }
     if (g->b->len2) {
         g->b->via_ibl = gen_off(g);
