@@ -197,6 +197,8 @@ static int build(struct pc *pc)
     if (!r)
         r = pc_open_nets(pc);
     if (!r)
+        r = pc_open_vsock(pc);
+    if (!r)
         r = pc_open_seed(pc);
     if (!r)
         r = pc_open_disks(pc); /* not for the eyes of the processes made above */
@@ -294,6 +296,7 @@ static void tear_down(struct pc *pc)
         pc->command->close(pc->command);
     pc->command = NULL;
     pc_close_nets(pc);
+    pc_close_vsock(pc);
     pc_close_disks(pc);
     pc_close_virtio(pc);
     pc_close_seed(pc);

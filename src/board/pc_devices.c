@@ -179,6 +179,8 @@ int pc_create_devices(struct pc *pc)
         r = pc_create_virtio(pc);
     if (!r)
         r = pc_create_shares(pc);
+    if (!r)
+        r = pc_create_vsock(pc);
     /* Last, for they say that the machine runs. */
     if (!r)
         r = create_serial(pc, irq);

@@ -48,7 +48,8 @@ struct pc {
         char name[8];
     } net[PC_NETS_MAX];
     unsigned nnets;
-    struct pc_disk *disk; /* pc_disk.c */
+    struct sockdev *vsock; /* NULL: no --vsock */
+    struct pc_disk *disk;  /* pc_disk.c */
     unsigned ndisks;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[256];            /* which engine, and why */
@@ -88,6 +89,10 @@ int pc_open_nets(struct pc *pc);
 /* Makes their devices. Likewise. */
 int pc_create_nets(struct pc *pc);
 void pc_close_nets(struct pc *pc);
+/* The socket device (pc_vsock.c): likewise, in the same order. */
+int pc_open_vsock(struct pc *pc);
+int pc_create_vsock(struct pc *pc);
+void pc_close_vsock(struct pc *pc);
 /* Closes what they were connected to; the devices are gone. */
 void pc_close_virtio(struct pc *pc);
 

@@ -33,6 +33,7 @@ struct config {
     const char *cloud_init;
     struct config_list net;
     struct config_list publish;
+    const char *vsock;
     const char *virtio_console;
     const char *virtio_without;
     struct config_list port;

@@ -271,6 +271,17 @@ const struct option_row config_options[] = {
              "such as 2222:22 or 127.0.0.1:8080:80. Without an address on all of the host's. Goes "
              "with the first user network, and makes one when no --net is given. May be "
              "repeated."},
+    {.name = "vsock",
+     .type = OPTION_STRING,
+     .field = FIELD(vsock),
+     .arg = "PATH[,cid=N]",
+     .check = check_not_empty,
+     .help = "Stream sockets (AF_VSOCK) between programs in the guest and on the host, with Unix "
+             "sockets on the host's side, as Firecracker has them. A program on the host connects "
+             "to PATH, sends CONNECT PORT and a new line, reads a line OK N, and is connected "
+             "with the guest's port. A program in the guest that connects to port PORT of the "
+             "host (CID 2) reaches the one that listens at PATH_PORT. cid=N is the guest's own "
+             "address, 3 if not given."},
     {.name = "balloon",
      .type = OPTION_STRING,
      .field = FIELD(balloon),

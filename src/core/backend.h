@@ -143,4 +143,52 @@ struct sharedev_ops {
     void (*close)(struct sharedev *s);
 };
 
+/*
+ * Programs on the host that talk with the guest over stream sockets (src/backend/vsock). A stream
+ * joins one of them with the device. All calls and callbacks on the event loop, VM lock not held;
+ * no callback comes from within a call.
+ */
+enum {
+    SOCKSTREAM_CONNECTED = 1, /* of a connect: somebody is there */
+    SOCKSTREAM_REFUSED = 2,   /* of a connect: nobody is; the device closes it */
+    SOCKSTREAM_READABLE = 4,  /* receive will not give -EAGAIN */
+    SOCKSTREAM_WRITABLE = 8,  /* send will not, or will fail for good */
+};
+
+struct sockstream {
+    /* Set by the device: SOCKSTREAM_* have happened. It may close the stream. */
+    void (*on_event)(void *opaque, unsigned events);
+    void *opaque;
+};
+
+struct sockdev {
+    const struct sockdev_ops *ops;
+    u32 cid; /* the guest's address */
+    /* Set by the device. Somebody wants to talk to the guest's port: s is the device's from here
+     * on. false: not now, and it is not. */
+    bool (*on_request)(void *dev, struct sockstream *s, u32 port);
+    void *dev;
+};
+
+struct sockdev_ops {
+    /* To whoever serves the host's port: a stream that is not connected yet. NULL: it cannot be
+     * tried. */
+    struct sockstream *(*connect)(struct sockdev *d, u32 port);
+    /* The guest has taken on_request's stream, which is its host's port `port`. */
+    void (*accepted)(struct sockstream *s, u32 port);
+    /* Bytes; 0: no more will come; -EAGAIN; other -errno: it is broken. */
+    s64 (*receive)(struct sockstream *s, const struct host_iov *iov, unsigned n);
+    s64 (*send)(struct sockstream *s, const struct host_iov *iov, unsigned n);
+    /* Whether receive has given 0 since the other end is closed altogether, rather than for
+     * sending alone. */
+    bool (*hung_up)(struct sockstream *s);
+    /* Nothing will be received, or sent, any more: the other end sees it. */
+    void (*shutdown)(struct sockstream *s, bool receive, bool send);
+    /* What on_event is wanted for; at first nothing. */
+    void (*watch)(struct sockstream *s, bool readable, bool writable);
+    void (*close_stream)(struct sockstream *s);
+    /* No stream is left. */
+    void (*close)(struct sockdev *d);
+};
+
 #endif

@@ -200,6 +200,27 @@ static int put_drivers(const char *dir)
     return bad;
 }
 
+/* vsock.c's language: buffers, a connection of either side's making, data, its end. */
+static int put_vsock(const char *dir)
+{
+    static const u8 talk[] = {
+        3, 0,    0x10, 3, 0, 0x10, 3,    0, 0x10,                   /* buffers */
+        0, 0xe1, 0,    0, 3, 1,    1,    1, 0,    0, 6,             /* REQUEST */
+        4, 0,    1,    6,                                           /* is accepted */
+        0, 0xe1, 0,    4, 3, 1,    1,    5, 0,    0, 6, 4, 0, 0, 6, /* 1024 bytes, and some back */
+        0, 0xe1, 0,    0, 3, 1,    1,    4, 3,    0, 6, 4, 0, 1, 6, /* SHUTDOWN */
+        4, 1,    2,    6, 0, 0xc1, 0,    0, 3,    1, 2, 0, 0, 6, /* the host's CONNECT, RESPONSE */
+        4, 1,    0,    6, 3, 0,    0x10, 4, 1,    0, 6};
+    int bad = 0;
+
+    for (u8 mode = 0; mode < 4; mode++) {
+        image[0] = mode;
+        memcpy(image + 1, talk, sizeof(talk));
+        bad |= put(dir, "vsock", mode, image, 1 + sizeof(talk));
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0;
@@ -226,5 +247,6 @@ int main(int argc, char **argv)
     }
     bad |= put_disks(argv[1]);
     bad |= put_qcow2(argv[1]);
+    bad |= put_vsock(argv[1]);
     return bad;
 }

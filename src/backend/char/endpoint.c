@@ -30,14 +30,14 @@ int char_listen(const char *path, char *err, size_t err_size)
     int fd, r;
 
     if (strlen(path) >= sizeof(a.sun_path)) {
-        snprintf(err, err_size, "serial: unix:%s: the path is longer than %zu bytes", path,
+        snprintf(err, err_size, "unix:%s: the path is longer than %zu bytes", path,
                  sizeof(a.sun_path) - 1);
         return -ENAMETOOLONG;
     }
     memcpy(a.sun_path, path, strlen(path));
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
-        snprintf(err, err_size, "serial: no socket: %s", strerror(errno));
+        snprintf(err, err_size, "no socket: %s", strerror(errno));
         return -errno;
     }
     r = bind(fd, (struct sockaddr *)&a, sizeof(a));
@@ -50,7 +50,7 @@ int char_listen(const char *path, char *err, size_t err_size)
     if (!r)
         return fd;
     r = -errno;
-    snprintf(err, err_size, "serial: cannot listen at %s: %s", path, strerror(-r));
+    snprintf(err, err_size, "cannot listen at %s: %s", path, strerror(-r));
     close(fd);
     return r;
 }
