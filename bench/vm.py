@@ -73,7 +73,7 @@ def overhead_kib(pid, memory_mib):
     """Resident memory of a monitor beyond its guest's RAM, in KiB.
 
     The sum over /proc/PID/smaps of what is resident (RssAnon + RssFile + RssShmem by mapping) but for the
-    mappings of guest RAM itself: trivisor's memfd "trivisor-ram", QEMU's anonymous mapping of just the guest's
+    mappings of guest RAM itself: trivisor's, named "trivisor-ram", QEMU's anonymous mapping of just the guest's
     size. A shared-memory page that the process maps twice (code caches: once writable, once executable) is
     counted once, by its proportional share.
     """
@@ -88,8 +88,7 @@ def overhead_kib(pid, memory_mib):
                         size = int(m[2], 16) - int(m[1], 16)
                         name = m[3].strip()
                         shmem = 'memfd:' in name or '/dev/shm' in name
-                        guest = re.search(r'memfd:trivisor-ram', name) is not None or \
-                            (name == '' and size == memory_mib << 20)
+                        guest = 'trivisor-ram' in name or (name == '' and size == memory_mib << 20)
                     elif not guest and line.startswith('Pss:' if shmem else 'Rss:'):
                         total += int(line.split()[1])
         except OSError:

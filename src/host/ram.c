@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/prctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "core/host.h"
@@ -30,6 +32,8 @@ int host_ram_alloc(struct host_ram *r, u64 size)
     munmap(p + skip + size, room - skip - size);
     p += skip;
     madvise(p, size, MADV_HUGEPAGE);
+    /* For who reads /proc/PID/maps; Linux 5.17. */
+    prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, p, size, "trivisor-ram");
     /* Guest memory in a core file helps nobody; failing to leave it out harms nobody. */
     madvise(p, size, MADV_DONTDUMP);
     if (madvise(p, size, MADV_DONTFORK)) {

@@ -197,7 +197,10 @@ def test_helper(boot, image):
     assert status['Seccomp'].strip() == '2'
     # Nothing of the guest's memory is there.
     with open(f'/proc/{helper}/maps', encoding='utf-8') as f:
-        assert 'trivisor-ram' not in f.read()
+        maps = f.read()
+    assert 'trivisor-ram' not in maps
+    sizes = [int(b, 16) - int(a, 16) for a, b in re.findall(r'^([0-9a-f]+)-([0-9a-f]+) ', maps, re.M)]
+    assert max(sizes) < 128 << 20
     fds = os.listdir(f'/proc/{helper}/fd')
     links = [os.readlink(f'/proc/{helper}/fd/{fd}') for fd in fds]
     assert sorted(links)[:2] == ['/dev/null', '/dev/null'] and len(links) == 4, links
