@@ -545,9 +545,11 @@ bool bt_space_ready(struct bt_vm *bt, struct bt_space *sp);
 bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b);
 /* Some live block translated from the code at gpa for mode, whatever its address; or NULL. */
 struct bt_block *bt_cache_sibling(struct bt_vm *bt, u64 gpa, u32 mode);
-/* Notes that l's jump leads to `to` now. bt->lock is held. */
-void bt_cache_chained(struct bt_vm *bt, struct bt_link *l, struct bt_block *to);
-/* Takes l's jump, chained, back to its stub. */
+/* The same block, of one page only. bt->lock is held, or all other vCPUs are stopped, as below. */
+struct bt_block *bt_cache_peek(struct bt_vm *bt, u64 va, u64 gpa, u32 mode);
+/* Makes l's jump lead to `to`; where it leads; back to its stub. */
+void bt_cache_chain(struct bt_vm *bt, struct bt_link *l, struct bt_block *to);
+struct bt_block *bt_cache_target(struct bt_vm *bt, const struct bt_link *l);
 void bt_cache_unchain(struct bt_vm *bt, struct bt_link *l);
 /* Forgets everything, or the clones only. All other vCPUs are stopped by the caller. */
 void bt_cache_flush(struct bt_vm *bt);
@@ -626,8 +628,10 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
  * kernel's, whose code is in one place. */
 bool bt_clonable(u64 va);
 /* A copy of b for another guest address of the same code, or NULL: it has to be translated, or the
- * cache is full (*full set). bt->lock is held, or all other vCPUs are stopped. */
-struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *b, u64 va, bool *full);
+ * cache is full (*full set). *made grows by the number of copies. bt->lock is held, or all other
+ * vCPUs are stopped. */
+struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *b, u64 va, bool *full,
+                                u64 *made);
 
 static inline void bt_set_irq_maybe(struct bt_env *env, bool v)
 {

@@ -270,6 +270,22 @@ static const struct slot *find(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
     }
 }
 
+struct bt_block *bt_cache_peek(struct bt_vm *bt, u64 va, u64 gpa, u32 mode)
+{
+    const struct bt_hash *h = bt->hash;
+    u64 want = tag_of(bt, va, gpa, mode), n = (u64)BUCKET << h->bits;
+
+    for (u64 i = bucket_of(bt, h, va, gpa, mode); h->slot[i].tag != EMPTY; i = (i + 1) & (n - 1))
+        if (h->slot[i].tag == want)
+            return block_at(bt, h->slot[i].place);
+    return NULL;
+}
+
+struct bt_block *bt_cache_target(struct bt_vm *bt, const struct bt_link *l)
+{
+    return block_at(bt, (struct bt_place){.block = l->to});
+}
+
 struct bt_block *bt_cache_lookup(struct bt_vcpu *c, u64 va, u64 gpa, u32 mode)
 {
     const struct slot *s = find(c, va, gpa, mode);
@@ -479,8 +495,15 @@ struct bt_block *bt_cache_sibling(struct bt_vm *bt, u64 gpa, u32 mode)
     return b && b->gpa == gpa && b->mode == mode && !b->dead ? b : NULL;
 }
 
-void bt_cache_chained(struct bt_vm *bt, struct bt_link *l, struct bt_block *to)
+void bt_cache_chain(struct bt_vm *bt, struct bt_link *l, struct bt_block *to)
 {
+    u8 *at = bt_rw(bt, bt_link_block(l)->entry) + l->jmp;
+    s32 rel = (s32)(bt_rw(bt, to->entry) + (to->len2 ? to->via_ibl : 0) - (at + 4));
+
+    if (((u64)(uintptr_t)at & 3) == 0)
+        __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);
+    else
+        memcpy(at, &rel, 4);
     l->next_in = to->in_links;
     to->in_links = l;
     l->to = place_of(bt, to).block;
@@ -502,7 +525,7 @@ static void unchain(struct bt_vm *bt, struct bt_link *l)
 
 void bt_cache_unchain(struct bt_vm *bt, struct bt_link *l)
 {
-    struct bt_link **p = &block_at(bt, (struct bt_place){.block = l->to})->in_links;
+    struct bt_link **p = &bt_cache_target(bt, l)->in_links;
 
     while (*p != l)
         p = &(*p)->next_in;

@@ -61,6 +61,9 @@ void gen_call_stub(struct gen *g, const u8 *stub)
     gen_reloc(g, at, BT_RELOC_STUB, 0);
 }
 
+/* Blocks copied at once at most. */
+#define SPREAD_MAX 16
+
 /* --- copying
  * --------------------------------------------------------------------------------------
  */
@@ -128,7 +131,8 @@ static enum fixed fix(struct bt_vm *bt, struct bt_block *b, const struct bt_relo
     return UNFIT;
 }
 
-struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u64 va, bool *full)
+static struct bt_block *copy_block(struct bt_vm *bt, const struct bt_block *from, u64 va,
+                                   bool *full)
 {
     u64 delta = va - from->va, last = 0;
     const u8 *src = bt_rw(bt, bt_ibl_entry(from));
@@ -177,5 +181,53 @@ struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u
         return NULL;
     *full = false;
     sp->code_pos = dst + b->size;
+    return b;
+}
+
+/*
+ * The blocks that an original's jumps lead to will be wanted next to its copy: makes copies of
+ * them, too, and chains the jumps. What has been cheap for one process is not asked for by every
+ * other one at the price of an exit.
+ */
+static unsigned spread(struct bt_vm *bt, struct bt_block *b, const struct bt_block *from)
+{
+    struct {
+        struct bt_block *b;
+        const struct bt_block *from;
+    } made[SPREAD_MAX];
+    unsigned n = 1;
+    bool full = false;
+
+    made[0].b = b;
+    made[0].from = from;
+    for (unsigned k = 0; k < n; k++)
+        for (unsigned i = 0; i < made[k].b->nlinks && !full; i++) {
+            const struct bt_link *l = &made[k].from->link[i];
+            const struct bt_block *target = l->chained ? bt_cache_target(bt, l) : NULL;
+            struct bt_block *t;
+
+            if (!target || !target->reloc || l->far)
+                continue;
+            t = bt_cache_peek(bt, made[k].b->link[i].target, target->gpa, target->mode);
+            if (!t && n < SPREAD_MAX) {
+                t = copy_block(bt, target, made[k].b->link[i].target, &full);
+                if (t) {
+                    made[n].b = t;
+                    made[n++].from = target;
+                }
+            }
+            if (t)
+                bt_cache_chain(bt, &made[k].b->link[i], t);
+        }
+    return n;
+}
+
+struct bt_block *bt_clone_block(struct bt_vm *bt, const struct bt_block *from, u64 va, bool *full,
+                                u64 *made)
+{
+    struct bt_block *b = copy_block(bt, from, va, full);
+
+    if (b)
+        *made += spread(bt, b, from);
     return b;
 }

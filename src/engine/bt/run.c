@@ -107,15 +107,13 @@ void bt_update_mode(struct bt_vcpu *c)
 /* The same code may be known at another address: libraries are, in every process. */
 static struct bt_block *clone(struct bt_vcpu *c, u64 lin, u64 gpa, bool *full)
 {
-    struct bt_block *sibling, *b;
+    struct bt_block *sibling;
 
     /* A block ends before a breakpoint, and those are addresses. */
     if (c->debugging || !bt_clonable(lin))
         return NULL;
     sibling = bt_cache_sibling(c->bt, gpa, bt_block_mode(c));
-    b = sibling ? bt_clone_block(c->bt, sibling, lin, full) : NULL;
-    c->stats.clones += b != NULL;
-    return b;
+    return sibling ? bt_clone_block(c->bt, sibling, lin, full, &c->stats.clones) : NULL;
 }
 
 static void flush(struct bt_vcpu *c, bool clones_only)
@@ -217,24 +215,17 @@ struct bt_block *bt_find_block(struct bt_vcpu *c)
 static void chain(struct bt_vcpu *c, struct bt_link *l, u64 epoch, struct bt_block *to)
 {
     struct bt_block *from = bt_link_block(l);
-    u8 *at;
 
     host_mutex_lock(&c->bt->lock);
-    at = bt_rw(c->bt, from->entry) + l->jmp;
     if (c->bt->epoch != epoch || l->chained || from->dead || to->dead ||
         ((from->mode ^ to->mode) & ~BT_MODE_NOGROUP)) {
         /* not now */
     } else if (l->far && !bt_far_chain(c, l, to)) {
-        emit_patch32(at, bt_rw(c->bt, from->entry) + l->cold_start);
-    } else if (l->far || (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
-        s32 rel;
+        u8 *entry = bt_rw(c->bt, from->entry);
 
-        rel = (s32)(bt_rw(c->bt, to->entry) + (to->len2 ? to->via_ibl : 0) - (at + 4));
-        if (((u64)(uintptr_t)at & 3) == 0)
-            __atomic_store_n((s32 *)(void *)at, rel, __ATOMIC_RELEASE);
-        else
-            memcpy(at, &rel, 4);
-        bt_cache_chained(c->bt, l, to);
+        emit_patch32(entry + l->jmp, entry + l->cold_start);
+    } else if (l->far || (from->gpa & PAGE_MASK) == (to->gpa & PAGE_MASK)) {
+        bt_cache_chain(c->bt, l, to);
         c->stats.chained++;
     }
     host_mutex_unlock(&c->bt->lock);

@@ -531,6 +531,20 @@ static struct bt_block *keep_block(struct gen *g, u64 gpa2)
     return keep_relocs(g, b) && (!gpa2 || add_twin(g->bt, b, gpa2)) ? b : NULL;
 }
 
+/* Chains the jumps to blocks of the same page that are there already. */
+static void chain_known(struct bt_vm *bt, struct bt_block *b)
+{
+    for (unsigned i = 0; i < b->nlinks; i++) {
+        struct bt_link *l = &b->link[i];
+        u32 mode = (b->mode & ~BT_MODE_NOGROUP) | (l->nogroup ? BT_MODE_NOGROUP : 0);
+        struct bt_block *to =
+            l->far ? NULL : bt_cache_peek(bt, l->target, b->gpa + (l->target - b->va), mode);
+
+        if (to)
+            bt_cache_chain(bt, l, to);
+    }
+}
+
 struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u8 *host, bool *full)
 {
     struct item items[BT_BLOCK_INSNS];
@@ -573,6 +587,8 @@ struct bt_block *bt_translate_block(struct bt_vcpu *c, u64 lin, u64 gpa, const u
     if (!b || !bt_cache_insert(bt, sp, b))
         goto full;
     sp->code_pos = g.e.p;
+    if (likely(!c->debugging && !bt->lockstep))
+        chain_known(bt, b);
     c->stats.blocks++;
     c->stats.guest_insns += n;
     c->stats.code_bytes += b->size;
