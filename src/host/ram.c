@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Guest RAM and what the host has of it. */
 #include <errno.h>
+#include <linux/prctl.h>
 #include <stdio.h>
 #include <string.h>
-#include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
