@@ -52,6 +52,16 @@ def disk(pristine, place):
     return path
 
 
+def test_image_holds_no_host_key_and_files_are_roots(pristine):
+    """Each copy makes a key of its own; and sshd takes no authorized_keys that are somebody else's."""
+    files = tool('debugfs', '-R', 'ls -p /etc/ssh', f'{pristine}?offset=1048576')
+    assert '/sshd_config/' in files and 'ssh_host_' not in files
+    owners = tool('debugfs', '-R', 'ls -p /root/.ssh', f'{pristine}?offset=1048576')
+    # Inode, mode, user, group and name, with slashes between them.
+    assert re.search(r'^/\d+/100600/0/0/authorized_keys/', owners, re.M), owners
+    assert re.search(r'^/\d+/040700/0/0/\./', owners, re.M), owners
+
+
 class Debian(Console):
     def login(self):
         """From the login prompt to a plain shell."""
