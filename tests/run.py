@@ -88,7 +88,7 @@ def build(where):
     if not os.path.exists(os.path.join(ROOT, where, 'build.ninja')):
         status, log = run(['meson', 'setup', where] + options, 120, env)
     if status == 0:
-        targets = ['all', 'images'] if where == 'build' else ['all']
+        targets = ['all', 'images', 'tools/virtio.img'] if where == 'build' else ['all']
         status, out = run(['ninja', '-C', where] + targets, 1800)
         log += out
     built[where] = (status == 0, log)
@@ -205,7 +205,8 @@ SUITES = {
     'asan': lambda s: meson_suite(s, 'build-asan', 'unit', 900, ASAN),
     'guests': lambda s: meson_suite(s, 'build', 'guests', 1200),
     'diff': lambda s: meson_suite(s, 'build', 'diff', 600),
-    'functional': lambda s: functional(s, 1200, ['tests/functional', '--ignore', DEBIAN]),
+    # Guests wait a lot and have one CPU mostly. A file's tests stay together: they share what they set up.
+    'functional': lambda s: functional(s, 1200, ['-n', '2', '--dist', 'loadfile', 'tests/functional', '--ignore', DEBIAN]),
     'debian': lambda s: functional(s, 1200, ['-x', DEBIAN]),
 }
 

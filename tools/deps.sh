@@ -20,13 +20,13 @@ build="gcc libc6-dev binutils make meson ninja-build pkg-config git python3 ca-c
 # make image:             mmdebstrap, fakeroot, e2fsprogs, fdisk, ssh-keygen; uidmap (the same without root)
 image="mmdebstrap fakeroot uidmap e2fsprogs fdisk openssh-client"
 
-# tests:                  clang (second compiler, fuzzing, sanitizers), clang-format, pytest, pexpect,
+# tests:                  clang (second compiler, fuzzing, sanitizers), clang-format, pytest (xdist: two tests at a time), pexpect,
 #                         gdb (the gdb stub), mandoc,
 #                         zsh, fish (their completion scripts)
 # tests, bench:           qemu-utils (qemu-img and qemu-io judge the disk images)
 # bench:                  qemu-system-x86 (the program measured against; also runs the test guests),
 #                         fio (bench/disk.py copies it with its libraries into a guest)
-test="clang clang-format libclang-rt-14-dev python3-pytest python3-pexpect gdb mandoc zsh fish
+test="clang clang-format libclang-rt-14-dev python3-pytest python3-pytest-xdist python3-pexpect gdb mandoc zsh fish
     qemu-system-x86 qemu-utils fio"
 
 list=no
