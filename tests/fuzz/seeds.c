@@ -221,6 +221,20 @@ static int put_vsock(const char *dir)
     return bad;
 }
 
+/* Both ends' messages and frames, as console.c and agent.c take them. */
+static int put_talk(const char *dir)
+{
+    static const char client[] = "\0\0\6\0itext\n\1\4\0\5\0w\1\0\2\0\2\0\1\3\0\1\0d\0\1\0q";
+    static const char machine[] = "\1\0\1\3\0hvm\6\0r\033[6nx\3\0oab\11\0l\1\0\0\0\0\0\0\0\1\0e";
+    static const char guest[] = "\0\1\0\10o\5\0hello\3\10\2\5\0\11c\2\0\4\0x\1\0\7";
+    static const char agent[] = "\1\10\0i\5\0hello\1\7\0w\4\0\1\0\2\0\1\4\0p\1\0\1\0\3\0z\0\0\1";
+    int bad = put(dir, "console", 0, client, sizeof(client) - 1);
+
+    bad |= put(dir, "console", 1, machine, sizeof(machine) - 1);
+    bad |= put(dir, "agent", 0, guest, sizeof(guest) - 1);
+    return bad | put(dir, "agent", 1, agent, sizeof(agent) - 1);
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0;
@@ -248,5 +262,6 @@ int main(int argc, char **argv)
     bad |= put_disks(argv[1]);
     bad |= put_qcow2(argv[1]);
     bad |= put_vsock(argv[1]);
+    bad |= put_talk(argv[1]);
     return bad;
 }
