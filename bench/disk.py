@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures a virtio disk from inside a guest against QEMU's TCG: fio in the same kernel, initramfs and programs, on
 images made alike, in alternating pairs; medians. With --gate a ratio below 1 is exit status 1. CPU time of the monitor
-for the same work is told too: when the host is busy, it is what can be believed."""
+for the same work is told too; on a busy host it varies less than speed, but by some times as well."""
 import argparse
 import os
 import re
