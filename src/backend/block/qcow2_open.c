@@ -430,7 +430,7 @@ static int clear_features(struct opening *o)
         return 0;
     memcpy(features, o->head + QH_INCOMPATIBLE, sizeof(features));
     put_be64(features, o->incompatible & ~QI_DIRTY);
-    put_be64(features + QH_AUTOCLEAR - QH_INCOMPATIBLE, 0);
+    put_be64(features + (QH_AUTOCLEAR - QH_INCOMPATIBLE), 0);
     if (block_file_write(&o->q->f, features, sizeof(features), QH_INCOMPATIBLE) ||
         block_file_sync(&o->q->f))
         return refuse(o, "its header cannot be written");
