@@ -144,6 +144,32 @@ TEST(tlb__invlpg_shows_the_new_frame)
     }
 }
 
+/* The first and the last page of all: what is next to them wraps. */
+TEST(tlb__invlpg_at_the_ends)
+{
+    static const u64 page[] = {0, ~0xfffULL};
+
+    for (unsigned i = 0; i < 2; i++) {
+        u8 *a = page_alloc(), *b = page_alloc();
+        volatile u64 fn = page[i] + 0x100;
+        u64 was = *pte_at(page[i], 1);
+
+        memcpy(a + 0x100, "\xb8\1\0\0\0\xc3", 6); /* mov $1, %eax; ret */
+        memcpy(b + 0x100, "\xb8\2\0\0\0\xc3", 6);
+        map(page[i], (uptr)a, PTE_P | PTE_W);
+        for (unsigned k = 0; k < 3; k++)
+            CHECK_EQ(((u64(*)(void))fn)(), 1);
+        map(page[i], (uptr)b, PTE_P | PTE_W);
+        CHECK_EQ(((u64(*)(void))fn)(), 2);
+        *pte_at(page[i], 1) = was;
+        invlpg(page[i]);
+        /* Tables made for it are this test's. */
+        if (i)
+            boot_pml4[511] = 0;
+    }
+    flush_tlb();
+}
+
 TEST(tlb__invlpg_of_one_page_of_a_large_page)
 {
     u8 *a = pages_alloc(512, 0x200000), *b = pages_alloc(512, 0x200000);

@@ -359,6 +359,91 @@ TEST(smc__cross_modifying_with_handshake)
     CHECK_EQ(bad, 0);
 }
 
+#define FRESH 2048
+
+static u8 fresh[FRESH * 64] ALIGNED(4096);
+static volatile u32 turn;
+
+/* Two CPUs come to the same new code at the same time; each function makes a slow access. */
+static void run_fresh(void *arg)
+{
+    u64 late = (u64)arg;
+
+    for (u32 i = 0; i < FRESH; i++) {
+        __atomic_fetch_add(&turn, 1, __ATOMIC_SEQ_CST);
+        while (turn < 2 * (i + 1))
+            pause();
+        for (volatile u32 k = 0; k < late * (i % 64) * 50; k++)
+            ;
+        ((u32(*)(u64))(fresh + i * 64))(0xfee00030);
+    }
+}
+
+TEST(smc__code_new_to_two_cpus)
+{
+    if (smp_start() < 2)
+        SKIP("one CPU");
+    for (u32 i = 0; i < FRESH; i++)
+        memcpy(fresh + i * 64, "\x8b\x07\xc3", 3); /* mov (%rdi), %eax; ret */
+    turn = 0;
+    smp_run(1, run_fresh, (void *)1);
+    run_fresh((void *)0);
+    CHECK(smp_wait(1));
+}
+
+/* Pages of code that nobody has written to since the machine began. */
+#define UNTOUCHED 400
+extern u8 untouched[];
+__asm__(
+    ".pushsection .text.untouched, \"ax\"; .balign 4096; untouched: .rept 400; mov $1, %eax; ret; "
+    ".skip 4090; .endr; .popsection");
+
+static volatile u32 stale;
+
+/* One CPU makes itself a place to write in the page while the other runs its first code. */
+static void write_untouched(void *arg)
+{
+    bool writer = arg != NULL;
+
+    for (u32 i = 0; i < UNTOUCHED; i++) {
+        u8 *p = untouched + i * 4096;
+
+        __atomic_fetch_add(&turn, 1, __ATOMIC_SEQ_CST);
+        while (turn < 3 * i + 2)
+            pause();
+        if (writer) {
+            u32 r[4];
+
+            for (volatile u32 k = 0; k < i % 200 * 20; k++)
+                ;
+            *(volatile u8 *)(p + 0x800) = 1; /* not the code */
+            __atomic_fetch_add(&turn, 1, __ATOMIC_SEQ_CST);
+            while (turn < 3 * i + 3)
+                pause();
+            *(volatile u8 *)(p + 1) = 2;
+            cpuid(0, 0, r);
+            stale += run(p) != 2;
+        } else {
+            run(p);
+            while (turn < 3 * i + 3)
+                pause();
+        }
+    }
+}
+
+TEST(smc__first_code_and_first_write_of_a_page)
+{
+    if (smp_start() < 2)
+        SKIP("one CPU");
+    if (untouched[1] != 1)
+        SKIP("ran before");
+    turn = stale = 0;
+    smp_run(1, write_untouched, (void *)1);
+    write_untouched(NULL);
+    CHECK(smp_wait(1));
+    CHECK_EQ(stale, 0);
+}
+
 static volatile bool stop;
 static volatile u64 wrong;
 

@@ -35,7 +35,8 @@ void host_populate(void *p, u64 len, bool write);
  * stays mapped until host_populator_stop.
  */
 bool host_populate_later(void *p, u64 len, bool write);
-/* Starts, ends that thread; nested calls are errors, ending none is nothing. 0 or -errno. */
+/* Starts that thread, ends it with as many calls as have started it; the event loop's thread. 0 or
+ * -errno. */
 int host_populator_start(void);
 void host_populator_stop(void);
 /* Physical memory of the host in bytes. */

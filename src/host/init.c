@@ -46,14 +46,37 @@ static bool stderr_is_raw(void)
     return tcgetattr(STDERR_FILENO, &tio) == 0 && !(tio.c_oflag & OPOST);
 }
 
+/* Bytes of the printable character at s, of n there are; 0: it is none, or broken UTF-8. Characters
+ * 0x80 to 0x9f are control characters too, and terminals obey them in either form. */
+static size_t printable(const char *s, size_t n)
+{
+    u8 c = (u8)s[0];
+    size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : 4;
+
+    if (c < ' ' || c == 0x7f || (c >= 0x80 && c < 0xc2) || c > 0xf4 || len > n ||
+        (c == 0xc2 && (u8)s[1] < 0xa0))
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if (((u8)s[i] & 0xc0) != 0x80)
+            return 0;
+    return len;
+}
+
 void host_print_line(const char *text, size_t n)
 {
     char line[1024 + 2];
 
     if (n > sizeof(line) - 2)
         n = sizeof(line) - 2;
-    for (size_t i = 0; i < n; i++)
-        line[i] = (u8)text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
+    for (size_t i = 0; i < n;) {
+        size_t len = printable(text + i, n - i);
+
+        if (len)
+            memcpy(line + i, text + i, len);
+        else
+            line[i] = '?';
+        i += len ? len : 1;
+    }
     if (stderr_is_raw())
         line[n++] = '\r';
     line[n++] = '\n';

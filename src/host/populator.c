@@ -3,6 +3,7 @@
 #include "host/populate.h"
 
 static struct host_thread *thread;
+static unsigned users; /* machines of this process; the event loop's thread only */
 
 static void run(void *opaque)
 {
@@ -27,20 +28,26 @@ int host_populator_start(void)
 {
     int err;
 
+    if (users++)
+        return 0;
+    /* One that came while the last thread ended is for memory that may be gone. */
+    for (unsigned i = 0; i < POPULATE_REQUESTS; i++)
+        host_populator.request[i] = 0;
     __atomic_store_n(&host_populator.stop, 0, __ATOMIC_RELEASE);
     err = host_thread_create(&thread, "populate", run, NULL);
-    if (!err)
+    if (err)
+        users = 0;
+    else
         __atomic_store_n(&host_populator.running, 1, __ATOMIC_RELEASE);
     return err;
 }
 
 void host_populator_stop(void)
 {
-    if (!__atomic_exchange_n(&host_populator.running, 0, __ATOMIC_ACQ_REL))
+    if (!users || --users)
         return;
+    __atomic_store_n(&host_populator.running, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&host_populator.stop, 1, __ATOMIC_RELEASE);
     host_event_set(&host_populator.event);
     host_thread_join(thread);
-    for (unsigned i = 0; i < POPULATE_REQUESTS; i++)
-        host_populator.request[i] = 0;
 }

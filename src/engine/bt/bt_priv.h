@@ -397,7 +397,6 @@ struct bt_vm {
     /* Translations that clones are chained to. */
     struct bt_place *mixed;
     unsigned nmixed;
-    bool kernel_clones;       /* there are clones of code at CPL 0 */
     struct bt_block **by_gpa; /* some block for a guest-physical address, to clone from */
     struct bt_space space[BT_NSPACES];
     struct bt_page **pages[MEM_SLOTS_MAX]; /* per slot, per page; NULL: no translations */
@@ -547,10 +546,10 @@ bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b);
 struct bt_block *bt_cache_sibling(struct bt_vm *bt, u64 gpa, u32 mode);
 /* The same block, of one page only. bt->lock is held, or all other vCPUs are stopped, as below. */
 struct bt_block *bt_cache_peek(struct bt_vm *bt, u64 va, u64 gpa, u32 mode);
-/* Makes l's jump lead to `to`; where it leads; back to its stub. */
+/* Makes l's jump lead to `to`; where it leads; takes all jumps to b back to their stubs. */
 void bt_cache_chain(struct bt_vm *bt, struct bt_link *l, struct bt_block *to);
 struct bt_block *bt_cache_target(struct bt_vm *bt, const struct bt_link *l);
-void bt_cache_unchain(struct bt_vm *bt, struct bt_link *l);
+void bt_cache_unchain_to(struct bt_vm *bt, struct bt_block *b);
 /* Forgets everything, or the clones only. All other vCPUs are stopped by the caller. */
 void bt_cache_flush(struct bt_vm *bt);
 void bt_cache_flush_clones(struct bt_vm *bt);

@@ -232,8 +232,8 @@ static void hash_remove(struct bt_vm *bt, const struct bt_block *b)
             h->slot[i].tag = DELETED;
 }
 
-/* All vCPUs are stopped: nobody looks at older tables any more either. */
-static void hash_clear(struct bt_hash *h)
+/* All vCPUs are stopped: nobody looks at older tables any more. */
+static void hash_forget_older(struct bt_hash *h)
 {
     while (h->older) {
         struct bt_hash *old = h->older;
@@ -241,6 +241,11 @@ static void hash_clear(struct bt_hash *h)
         h->older = old->older;
         host_free(old);
     }
+}
+
+static void hash_clear(struct bt_hash *h)
+{
+    hash_forget_older(h);
     memset(h->slot, 0, sizeof(struct slot) * BUCKET << h->bits);
     h->used = 0;
 }
@@ -474,16 +479,19 @@ static struct bt_block **by_gpa(struct bt_vm *bt, u64 gpa, u32 mode)
 bool bt_cache_insert(struct bt_vm *bt, struct bt_space *sp, struct bt_block *b)
 {
     CHECK(sp->norder < sp->order_cap);
-    if (!bt_page_of(bt, b->gpa, true) || !hash_insert(bt, b))
+    if (!bt_page_of(bt, b->gpa, true))
         return false;
+    /* Once it is in the hash another vCPU may run it, and look for it by its code. */
+    sp->order[sp->norder] = place_of(bt, b);
+    __atomic_store_n(&sp->norder, sp->norder + 1, __ATOMIC_RELEASE);
+    if (!hash_insert(bt, b)) {
+        __atomic_store_n(&sp->norder, sp->norder - 1, __ATOMIC_RELEASE);
+        return false;
+    }
     add_to_page(bt, b);
     if (b->twin)
         add_to_page(bt, b->twin);
-    sp->order[sp->norder] = place_of(bt, b);
-    __atomic_store_n(&sp->norder, sp->norder + 1, __ATOMIC_RELEASE);
-    if (sp == &bt->space[BT_CLONES])
-        bt->kernel_clones |= (b->mode & BT_MODE_CPL0) != 0;
-    else if (b->reloc)
+    if (b->reloc && sp == &bt->space[BT_TRANSLATIONS])
         *by_gpa(bt, b->gpa, b->mode) = b;
     return true;
 }
@@ -523,14 +531,11 @@ static void unchain(struct bt_vm *bt, struct bt_link *l)
     l->chained = false;
 }
 
-void bt_cache_unchain(struct bt_vm *bt, struct bt_link *l)
+void bt_cache_unchain_to(struct bt_vm *bt, struct bt_block *b)
 {
-    struct bt_link **p = &bt_cache_target(bt, l)->in_links;
-
-    while (*p != l)
-        p = &(*p)->next_in;
-    *p = l->next_in;
-    unchain(bt, l);
+    for (struct bt_link *l = b->in_links; l; l = l->next_in)
+        unchain(bt, l);
+    b->in_links = NULL;
 }
 
 /* Lets both entries of a block lead out: the direct one to its own stub that knows the address. */
@@ -541,9 +546,7 @@ static void kill_block(struct bt_vm *bt, struct bt_block *b)
     if (b->dead)
         return;
     hash_remove(bt, b);
-    for (struct bt_link *l = b->in_links; l; l = l->next_in)
-        unchain(bt, l);
-    b->in_links = NULL;
+    bt_cache_unchain_to(bt, b);
     entry[0] = 0xe9;
     emit_patch32(entry + 1, entry + b->stale);
     ibl[0] = 0xe9;
@@ -614,7 +617,6 @@ void bt_cache_flush(struct bt_vm *bt)
     hash_clear(bt->hash);
     memset(bt->by_gpa, 0, sizeof(*bt->by_gpa) << BT_BY_GPA_BITS);
     bt->nmixed = 0;
-    bt->kernel_clones = false;
     bt_far_clear(bt);
     bt->epoch++;
     for (unsigned i = 0; i < bt->nvcpus; i++)
@@ -658,10 +660,8 @@ void bt_cache_flush_clones(struct bt_vm *bt)
     space_clear(sp);
     bt->nmixed = 0;
     bt->epoch++;
-    for (unsigned i = 0; i < bt->nvcpus; i++) {
-        bt_ibl_clear_class(bt->vcpu[i], BT_USER);
-        if (bt->kernel_clones)
-            bt_ibl_clear_all(bt->vcpu[i]);
-    }
-    bt->kernel_clones = false;
+    /* Every class: code of CPL 1 and 2 runs in the kernel's windows. */
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        bt_ibl_clear_all(bt->vcpu[i]);
+    hash_forget_older(bt->hash);
 }

@@ -125,8 +125,9 @@ static void check(struct bt_vcpu *c, struct far_page *p)
     for (u32 i = p->first; i; i = f->link[i - 1].next) {
         struct bt_link *l = f->link[i - 1].link;
 
+        /* The jumps from its own page are chained again soon; work is bounded so. */
         if (l->chained)
-            bt_cache_unchain(c->bt, l);
+            bt_cache_unchain_to(c->bt, bt_cache_target(c->bt, l));
         l->far = BT_FAR;
     }
     /* The entry stays, for those beyond it. */

@@ -119,11 +119,11 @@ static u8 *fill(struct bt_vcpu *c, unsigned cls, u64 lin, unsigned len, bool wri
             bt_canonical(c, lin) && likely(!c->bt->nwatches || !bt_page_watched(c->bt, lin, true));
         struct bt_page *page;
 
-        if (entry)
-            note_write_entry(c->bt, slot, w, cls);
+        note_write_entry(c->bt, slot, w, cls);
         page = bt_page_of(c->bt, w->gpa, false);
-        if (page && (__atomic_load_n(&page->lines, __ATOMIC_SEQ_CST) ||
-                     __atomic_load_n(&page->translating, __ATOMIC_SEQ_CST))) {
+        /* In this order: the translator sets `lines` before it clears `translating`. */
+        if (page && (__atomic_load_n(&page->translating, __ATOMIC_SEQ_CST) ||
+                     __atomic_load_n(&page->lines, __ATOMIC_SEQ_CST))) {
             /* Another vCPU might translate between our look and the store. */
             if (c->bt->nvcpus > 1 || bt_code_overlaps(c->bt, w->gpa, len))
                 return NULL;
@@ -442,11 +442,11 @@ static void clear_non_global_ibl(struct bt_vcpu *c, struct bt_env *win)
 static void clear_ibl_page(struct bt_vcpu *c, struct bt_env *win, u64 page)
 {
     u64 from = (page - X86_INSN_MAX) >> BT_IBL_SHIFT;
-    u64 to = (page + PAGE_SIZE) >> BT_IBL_SHIFT;
     struct bt_window_priv *p = bt_priv(win);
 
-    for (u64 k = from; k < to; k++) {
-        unsigned i = k & (BT_IBL_SIZE - 1);
+    /* Counted, for the first and the last page's ends wrap. */
+    for (u64 k = 0; k < (PAGE_SIZE + X86_INSN_MAX + 3) >> BT_IBL_SHIFT; k++) {
+        unsigned i = (from + k) & (BT_IBL_SIZE - 1);
 
         if (p->ibl_kind[i]) {
             bt_ibl(win)[i] = (u64)(uintptr_t)c->bt->exit_ibl;
