@@ -61,12 +61,13 @@ static void timer_fired(void *opaque)
     update(p);
 }
 
-void acpi_pm_power_button(struct device *d)
+bool acpi_pm_power_button(struct device *d)
 {
     struct acpi_pm *p = container_of(d, struct acpi_pm, dev);
 
     p->status |= PWRBTN_STS;
     update(p);
+    return p->enable & PWRBTN_STS;
 }
 
 static void write_control(struct acpi_pm *p, u16 val)

@@ -23,7 +23,8 @@ struct acpi_pm_config {
 
 /* NULL: no memory, or the ports are taken. The device belongs to the VM. */
 struct device *acpi_pm_create(struct vm *vm, const struct acpi_pm_config *cfg);
-/* The power button is pressed: asks the guest to shut down. VM lock held. */
-void acpi_pm_power_button(struct device *d);
+/* The power button is pressed: asks the guest to shut down. Whether it has enabled the button's
+ * interrupt: a guest without a driver for it has not, and will not notice. VM lock held. */
+bool acpi_pm_power_button(struct device *d);
 
 #endif

@@ -427,7 +427,8 @@ static void bt_stats(struct vm *vm, void (*line)(void *opaque, const char *name,
     for (unsigned i = 0; i < bt->nvcpus; i++) {
         const struct bt_stats *s = &bt->vcpu[i]->stats;
 
-#define X(name, text) sum.name += s->name;
+        /* Its thread may be counting. */
+#define X(name, text) sum.name += __atomic_load_n(&s->name, __ATOMIC_RELAXED);
         BT_STATS(X)
 #undef X
     }

@@ -324,8 +324,12 @@ static void acpi__timer_and_events(void **state)
     assert_int_equal(vm_pio_read(&m->vm, 0x608, 2), t1 & 0xffff);
     assert_int_equal(vm_pio_read(&m->vm, 0x604, 2), 1); /* SCI_EN */
 
+    assert_false(acpi_pm_power_button(d)); /* nobody listens */
+    assert_false(irq.level);
+    vm_pio_write(&m->vm, 0x600, 2, 0x0100);
     vm_pio_write(&m->vm, 0x602, 2, 0x0100);
-    acpi_pm_power_button(d);
+    assert_false(irq.level);
+    assert_true(acpi_pm_power_button(d));
     assert_true(irq.level);
     assert_int_equal(vm_pio_read(&m->vm, 0x600, 2), 0x0100);
     vm_pio_write(&m->vm, 0x600, 1, 0xff); /* the other byte stays */
