@@ -11,6 +11,12 @@ int cmd_run(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_kill(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_stats(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
 
 /* Their names, NULL behind the last. */
 extern const char *const command_names[];

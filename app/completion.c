@@ -79,7 +79,7 @@ static void print_bash(void)
     print_words(command_names);
     printf("\" -- \"$cur\"))\n        return\n    fi\n"
            "    case ${COMP_WORDS[1]} in\n"
-           "    console)\n"
+           "    console|pause|resume|stop|kill|stats)\n"
            "        COMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" console 2>/dev/null |"
            " cut -d' ' -f1)\" -- \"$cur\"))\n"
            "        return ;;\n"
@@ -168,7 +168,8 @@ static void print_zsh(void)
     print_words(command_names);
     printf("\n        return\n    fi\n"
            "    case $words[2] in\n"
-           "    console) compadd -- ${${(f)\"$($words[1] console 2>/dev/null)\"}%%%% *} ;;\n"
+           "    console|pause|resume|stop|kill|stats) compadd -- ${${(f)\"$($words[1] console "
+           "2>/dev/null)\"}%%%% *} ;;\n"
            "    completion) compadd -- bash zsh fish ;;\n"
            "    help) compadd -- ");
     print_words(command_names);
@@ -200,7 +201,9 @@ static void print_fish(void)
            "complete -c trivisor -n __fish_use_subcommand -f -a '");
     print_words(command_names);
     printf("'\n"
-           "complete -c trivisor -n '__fish_seen_subcommand_from console' -f -a "
+           "complete -c trivisor -n '__fish_seen_subcommand_from console pause resume stop kill "
+           "stats' "
+           "-f -a "
            "'(trivisor console 2>/dev/null | string split -f1 \" \")'\n"
            "complete -c trivisor -n '__fish_seen_subcommand_from completion' -f -a "
            "'bash zsh fish'\n"

@@ -49,8 +49,9 @@ static int attach(const char *name)
         failure("%s", err);
         return dir;
     }
-    sock =
-        strlen(name) > RUNDIR_NAME_MAX || strchr(name, '/') ? -ENOENT : rundir_connect(dir, name);
+    sock = strlen(name) > RUNDIR_NAME_MAX || strchr(name, '/')
+               ? -ENOENT
+               : rundir_connect(dir, name, RUNDIR_CONSOLE);
     close(dir);
     if (sock < 0 && sock != -ENOENT && sock != -ECONNREFUSED)
         failure("cannot reach the machine '%s': %s", name, strerror(-sock));

@@ -26,6 +26,27 @@ static const struct command {
      "then what comes. Several terminals may be at one console; all see it, all may type. The\n"
      "keys are those of trivisor run: C-a d leaves the machine running, C-a x ends it.\n\n"
      "Without a name: lists your running machines, name and process id, one a line."},
+    {"ps", cmd_ps, " [--json]", "list the running machines and what they do",
+     "Lists your running machines: name, process id, state (running, paused, or unknown for one\n"
+     "that does not answer), engine, virtual CPUs, memory, and for how long they have run. With\n"
+     "--json: an array of what docs/control.md says of status."},
+    {"pause", cmd_pause, " NAME", "make a machine and its clock stand still",
+     "The machine's virtual CPUs and its clock stand still until trivisor resume NAME. Pausing "
+     "one\n"
+     "that is paused already is nothing."},
+    {"resume", cmd_resume, " NAME", "let a paused machine go on",
+     "Lets a machine that was paused with trivisor pause go on. One that a debugger has stopped\n"
+     "stays so."},
+    {"stop", cmd_stop, " NAME [--timeout SECONDS]", "ask a machine's guest to shut down",
+     "Presses the machine's power button and waits until the guest has shut down; for 60 seconds,\n"
+     "or as many as --timeout says, after which it is left running and the exit status is 125.\n"
+     "What the button does is up to the guest: systemd shuts down, others want acpid."},
+    {"kill", cmd_kill, " NAME", "cut a machine's power",
+     "Ends the machine at once, as C-a x does; the guest notices nothing, and what it has not\n"
+     "flushed to its disks is lost. trivisor run's exit status is 137 then. A machine's process\n"
+     "that does not answer is killed."},
+    {"stats", cmd_stats, " NAME [--json]", "print a machine's counters",
+     "Prints the counters that trivisor run --stats prints at the end, as they are now."},
     {"completion", cmd_completion, " bash|zsh|fish", "print a completion script for a shell",
      "Prints a script that completes commands, options, their values, files and the names of\n"
      "running machines. For the present shell:\n\n"
@@ -42,7 +63,8 @@ static const struct command {
     {"help", cmd_help, " [command]", "print help", "Prints help about a command, or lists them."},
 };
 
-const char *const command_names[] = {"run",     "console", "completion", "doctor",
+const char *const command_names[] = {"run",     "console", "ps",    "pause",      "resume",
+                                     "stop",    "kill",    "stats", "completion", "doctor",
                                      "version", "help",    NULL};
 
 int failure(const char *fmt, ...)
@@ -97,7 +119,7 @@ void print_run_help(FILE *out)
                  "  122       the guest crashed: triple fault\n"
                  "  124       the guest reported a panic through pvpanic\n"
                  "  125       bad options or files, the engine cannot go on, or output was lost\n"
-                 "  128+n     ended by signal n\n");
+                 "  128+n     ended by signal n; 137 also by trivisor kill\n");
 }
 
 static int cmd_help(int argc, char **argv)

@@ -59,7 +59,7 @@ static int watch_signals(struct run *r)
     return err;
 }
 
-/* Takes the machine's name and opens its console socket. 0, or -errno with one line in err. Without
+/* Takes the machine's name and opens its sockets. 0, or -errno with one line in err. Without
  * a place for them only a machine that was given a name, or shall be left, is refused. */
 static int take_name(struct run *r, char *err, size_t err_size)
 {
@@ -74,8 +74,15 @@ static int take_name(struct run *r, char *err, size_t err_size)
     if (dir >= 0) {
         fd = rundir_claim(dir, r->name, err, err_size);
         if (!fd)
-            fd = rundir_listen(dir, r->name, err, err_size);
+            fd = rundir_listen(dir, r->name, RUNDIR_CONSOLE, err, err_size);
+        if (fd >= 0)
+            r->ends.control_fd = rundir_listen(dir, r->name, RUNDIR_CONTROL, err, err_size);
         close(dir);
+    }
+    if (fd >= 0 && r->ends.control_fd < 0) {
+        close(fd);
+        fd = r->ends.control_fd;
+        r->ends.control_fd = -1;
     }
     if (fd < 0) {
         r->name[0] = 0;
@@ -94,7 +101,8 @@ static int run_machine(void *opaque, int terminal_fd)
     int status;
 
     r->ends.terminal_fd = terminal_fd;
-    r->ends.console_fd = -1;
+    r->ends.console_fd = r->ends.control_fd = -1;
+    r->ends.version = program_version;
     if (!r->cfg.check && take_name(r, err, sizeof(err)))
         return failure("%s", err);
     if (watch_signals(r))

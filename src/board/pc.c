@@ -14,6 +14,7 @@
 #include "board/load.h"
 #include "board/pc.h"
 #include "board/pc_priv.h"
+#include "control/server.h"
 #include "core/host.h"
 #include "debug/gdb/gdb.h"
 #include "x86/msr.h"
@@ -227,7 +228,7 @@ static int build(struct pc *pc)
         if (!pc->gdb)
             return -EINVAL;
     }
-    return 0;
+    return pc_open_control(pc);
 }
 
 struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char *err,
@@ -242,6 +243,7 @@ struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char 
     memset(pc, 0, sizeof(*pc));
     pc->cfg = cfg;
     pc->ends = *ends;
+    pc->started = host_monotonic_ns();
     pc->err = err;
     pc->err_size = err_size;
     if (build(pc)) {
@@ -285,6 +287,8 @@ static void tear_down(struct pc *pc)
 {
     gdb_server_close(pc->gdb);
     pc->gdb = NULL;
+    control_server_close(pc->control);
+    pc->control = NULL;
     if (pc->vm.engine)
         vm_destroy(&pc->vm);
     pc->vm.engine = NULL;

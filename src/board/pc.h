@@ -16,9 +16,11 @@ struct pc;
 /* What a machine gets from the process around it. Descriptors: -1 is none; they are the machine's
  * from pc_create on. */
 struct pc_ends {
-    const char *name; /* NULL: none */
-    int console_fd;   /* listens for `trivisor console` */
-    int terminal_fd;  /* to the process that holds the terminal (backend/char/console.h) */
+    const char *name;    /* NULL: none */
+    const char *version; /* the program's */
+    int console_fd;      /* listens for `trivisor console` */
+    int control_fd;      /* listens for requests (docs/control.md) */
+    int terminal_fd;     /* to the process that holds the terminal (backend/char/console.h) */
 };
 
 /* Builds the machine of *cfg (which must outlive it) and loads its kernel. NULL with one line in

@@ -16,6 +16,7 @@
 #define PC_NETS_MAX 8
 #define PC_PORTS_MAX 8
 
+struct control_server;
 struct gdb_server;
 struct pc_disk;
 
@@ -31,13 +32,16 @@ struct pc {
     struct chardev *hvc, *port[PC_PORTS_MAX];
     char port_name[PC_PORTS_MAX][65];
     unsigned nports;
-    struct blockdev *seed;    /* of --cloud-init; NULL: none */
-    struct chardev *command;  /* NULL: none is run */
-    struct cpio extra_initrd; /* what is added to the initrd, for a command */
-    bool command_missed;      /* the guest ended before it */
-    char *last_words;         /* the end of its console then */
-    char *cmdline;            /* the kernel's, when it is not the user's alone */
-    struct gdb_server *gdb;   /* NULL: no --gdb */
+    struct blockdev *seed;          /* of --cloud-init; NULL: none */
+    struct chardev *command;        /* NULL: none is run */
+    struct cpio extra_initrd;       /* what is added to the initrd, for a command */
+    bool command_missed;            /* the guest ended before it */
+    char *last_words;               /* the end of its console then */
+    char *cmdline;                  /* the kernel's, when it is not the user's alone */
+    struct gdb_server *gdb;         /* NULL: no --gdb */
+    struct control_server *control; /* NULL: the machine has no name */
+    bool paused;                    /* by a request there */
+    u64 started;                    /* host monotonic ns */
     struct device *pm, *pci;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];
@@ -105,6 +109,10 @@ int pc_command_create(struct pc *pc, struct device *irq);
 int pc_command_status(struct pc *pc, int status);
 /* Says why there is no status of the command's. */
 void pc_command_report(const struct pc *pc);
+
+/* Serves requests at ends.control_fd from then on, once the event loop runs (pc_control.c). 0, or
+ * -errno with one line in pc->err. */
+int pc_open_control(struct pc *pc);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

@@ -35,7 +35,7 @@ static const struct sandbox_rule rules[] = {
     SANDBOX_ALLOW(SYS_lseek, "disks: holes of a file"),
 
     /* Sockets that are open: none is made, bound or connected. */
-    SANDBOX_ALLOW(SYS_accept4, "somebody connects to a listening socket (gdb, console)"),
+    SANDBOX_ALLOW(SYS_accept4, "somebody connects to a listening socket (gdb, console, control)"),
     SANDBOX_ALLOW(SYS_recvfrom, "an open connection"),
     SANDBOX_ALLOW(SYS_sendto, "an open connection"),
     SANDBOX_ALLOW(SYS_recvmsg, "an open connection"),

@@ -204,7 +204,8 @@ const struct option_row config_options[] = {
      .field = FIELD(name),
      .arg = "NAME",
      .check = check_name,
-     .help = "The machine's name, for trivisor console. Without it the name is trivisor-PID."},
+     .help = "The machine's name, for trivisor console, stop and others. Without it the name is "
+             "trivisor-PID."},
     {.name = "detach",
      .type = OPTION_FLAG,
      .field = FIELD(detach),

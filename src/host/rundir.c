@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -18,8 +19,18 @@
 #define CLAIM_WAIT_US 2000
 #define FILE_NAME_SIZE (RUNDIR_NAME_MAX + 16)
 
-/* Everything a machine may have there but its lock. */
-static const char *const suffixes[] = {".console"};
+/* A connect waits no longer than this for a machine that is stopped (SIGSTOP) or hangs. */
+#define CONNECT_SECONDS 5
+/* Connections that wait to be accepted. */
+#define BACKLOG 32
+
+static const struct {
+    const char *suffix, *what;
+    int type;
+} sockets[] = {
+    [RUNDIR_CONSOLE] = {".console", "console", SOCK_SEQPACKET},
+    [RUNDIR_CONTROL] = {".control", "control", SOCK_STREAM},
+};
 
 static void dir_path(char *path, size_t size)
 {
@@ -132,8 +143,8 @@ static void remove_files(int dir, const char *name)
 {
     char file[FILE_NAME_SIZE];
 
-    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-        file_name(file, name, suffixes[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(sockets); i++) {
+        file_name(file, name, sockets[i].suffix);
         unlinkat(dir, file, 0);
     }
     file_name(file, name, ".lock");
@@ -178,33 +189,36 @@ static void address(struct sockaddr_un *a, int dir, const char *name, const char
              name, suffix);
 }
 
-int rundir_listen(int dir, const char *name, char *err, size_t err_size)
+int rundir_listen(int dir, const char *name, enum rundir_socket which, char *err, size_t err_size)
 {
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
+    int fd = socket(AF_UNIX, sockets[which].type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
     char file[FILE_NAME_SIZE];
     struct sockaddr_un a;
 
-    address(&a, dir, name, ".console");
-    file_name(file, name, ".console");
+    address(&a, dir, name, sockets[which].suffix);
+    file_name(file, name, sockets[which].suffix);
     unlinkat(dir, file, 0);
     /* Between bind and chmod the directory, which is 0700, keeps others out. */
     if (fd >= 0 && !bind(fd, (struct sockaddr *)&a, sizeof(a)) && !fchmodat(dir, file, 0600, 0) &&
-        !listen(fd, 8))
+        !listen(fd, BACKLOG))
         return fd;
     r = -errno;
-    snprintf(err, err_size, "cannot listen at the console socket of '%s': %s", name, strerror(-r));
+    snprintf(err, err_size, "cannot listen at the %s socket of '%s': %s", sockets[which].what, name,
+             strerror(-r));
     if (fd >= 0)
         close(fd);
     return r;
 }
 
-int rundir_connect(int dir, const char *name)
+int rundir_connect(int dir, const char *name, enum rundir_socket which)
 {
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), r;
+    int fd = socket(AF_UNIX, sockets[which].type | SOCK_CLOEXEC, 0), r;
+    struct timeval limit = {.tv_sec = CONNECT_SECONDS};
     struct sockaddr_un a;
 
-    address(&a, dir, name, ".console");
-    if (fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof(a)))
+    address(&a, dir, name, sockets[which].suffix);
+    if (fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) &&
+        !connect(fd, (struct sockaddr *)&a, sizeof(a)))
         return fd;
     r = -errno;
     if (fd >= 0)

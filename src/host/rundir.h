@@ -5,6 +5,7 @@
  *
  *   NAME.lock     locked (flock) by its process as long as it lives; holds the process id
  *   NAME.console  socket for `trivisor console` (proto/console.h)
+ *   NAME.control  socket for requests to the machine (docs/control.md)
  *
  * The lock alone says whether a machine runs: the kernel drops it however the process ends. What is
  * left of one that is gone counts for nothing, and goes when the next machine starts or somebody
@@ -27,13 +28,18 @@ int rundir_open(bool create, char *err, size_t err_size);
  * err; -EBUSY: a running machine has it. */
 int rundir_claim(int dir, const char *name, char *err, size_t err_size);
 
-/* A listening SOCK_SEQPACKET socket NAME.console, mode 0600, for the holder of the name. The
- * descriptor (non-blocking), or -errno with one line in err. */
-int rundir_listen(int dir, const char *name, char *err, size_t err_size);
+enum rundir_socket {
+    RUNDIR_CONSOLE, /* SOCK_SEQPACKET */
+    RUNDIR_CONTROL, /* SOCK_STREAM */
+};
 
-/* Connects to NAME.console. The descriptor (blocking), or -errno: -ENOENT or -ECONNREFUSED when no
- * such machine runs. */
-int rundir_connect(int dir, const char *name);
+/* A listening socket of the name, mode 0600, for the name's holder. The descriptor (non-blocking),
+ * or -errno with one line in err. */
+int rundir_listen(int dir, const char *name, enum rundir_socket which, char *err, size_t err_size);
+
+/* Connects to one. The descriptor (blocking), or -errno: -ENOENT or -ECONNREFUSED when no such
+ * machine runs, -EAGAIN when it has not answered for some seconds. */
+int rundir_connect(int dir, const char *name, enum rundir_socket which);
 
 /* Calls fn (may be NULL) for every running machine, by name; removes what is left of others. 0 or
  * -errno. */

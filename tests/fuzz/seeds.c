@@ -237,6 +237,8 @@ static int put_talk(const char *dir)
 
 int main(int argc, char **argv)
 {
+    static const char ask_pause[] = "{\"command\": \"pause\", \"id\": 12}";
+    static const char ask_stop[] = "{\"id\":\"\\u00e4\",\"command\":\"stop\"}";
     int bad = 0;
 
     if (argc != 2)
@@ -263,5 +265,7 @@ int main(int argc, char **argv)
     bad |= put_qcow2(argv[1]);
     bad |= put_vsock(argv[1]);
     bad |= put_talk(argv[1]);
+    bad |= put(argv[1], "control", 0, ask_pause, sizeof(ask_pause) - 1);
+    bad |= put(argv[1], "control", 1, ask_stop, sizeof(ask_stop) - 1);
     return bad;
 }

@@ -69,7 +69,7 @@ static pid_t holder(const char *name)
         int dir = rundir_open(true, err, sizeof(err));
 
         if (dir < 0 || rundir_claim(dir, name, err, sizeof(err)) ||
-            rundir_listen(dir, name, err, sizeof(err)) < 0)
+            rundir_listen(dir, name, RUNDIR_CONSOLE, err, sizeof(err)) < 0)
             _exit(1);
         if (write(ready[1], "x", 1) != 1)
             _exit(1);
@@ -121,7 +121,7 @@ static void rundir__a_name_has_one_holder(void **state)
     assert_int_equal(rundir_claim(dir, "one", err, sizeof(err)), -EBUSY);
     assert_non_null(strstr(err, "'one'"));
     assert_string_equal(list(dir), "one ");
-    fd = rundir_connect(dir, "one");
+    fd = rundir_connect(dir, "one", RUNDIR_CONSOLE);
     assert_true(fd >= 0);
     close(fd);
     end(pid);
@@ -136,15 +136,15 @@ static void rundir__forgets_the_killed(void **state)
     (void)state;
     assert_string_equal(list(dir), "one two ");
     end(one);
-    assert_int_equal(rundir_connect(dir, "one"), -ECONNREFUSED);
+    assert_int_equal(rundir_connect(dir, "one", RUNDIR_CONSOLE), -ECONNREFUSED);
     assert_true(there("one.lock") && there("one.console"));
     assert_string_equal(list(dir), "two ");
     assert_false(there("one.lock") || there("one.console"));
-    assert_int_equal(rundir_connect(dir, "one"), -ENOENT);
+    assert_int_equal(rundir_connect(dir, "one", RUNDIR_CONSOLE), -ENOENT);
     end(two);
     /* A name whose files are still there is free. */
     assert_int_equal(rundir_claim(dir, "two", err, sizeof(err)), 0);
-    close(rundir_listen(dir, "two", err, sizeof(err)));
+    close(rundir_listen(dir, "two", RUNDIR_CONSOLE, err, sizeof(err)));
     close(dir);
 }
 
@@ -161,9 +161,9 @@ static void rundir__takes_the_longest_name_in_a_deep_directory(void **state)
     setenv("XDG_RUNTIME_DIR", deep, 1);
     dir = rundir_open(true, err, sizeof(err));
     assert_int_equal(rundir_claim(dir, name, err, sizeof(err)), 0);
-    fd = rundir_listen(dir, name, err, sizeof(err));
+    fd = rundir_listen(dir, name, RUNDIR_CONSOLE, err, sizeof(err));
     assert_true(fd >= 0);
-    assert_true(rundir_connect(dir, name) >= 0);
+    assert_true(rundir_connect(dir, name, RUNDIR_CONSOLE) >= 0);
     close(fd);
     close(dir);
 }
