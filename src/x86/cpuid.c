@@ -440,6 +440,53 @@ void x86_cpu_model_build(struct x86_cpu_model *m, x86_cpuid_fn *host, u64 host_x
     derive(m);
 }
 
+/* Registers of leaves that hold features: EAX, EBX, ECX, EDX are 0..3. */
+static const struct {
+    u32 leaf, subleaf;
+    u8 reg;
+    u32 own;   /* ours, whatever the CPU has */
+    u32 taken; /* the CPU's, whatever the model says: mitigations the guest may need, see E8B_ALWAYS
+                */
+} on_cpu[] = {
+    {1, 0, 2, F1C_X2APIC | F1C_HYPERVISOR, 0},
+    {1, 0, 3, F1D_APIC | F1D_HTT, 0},
+    {7, 0, 1, F7B_TSC_ADJUST, 0},
+    {7, 0, 2, 0, 0},
+    /* MD_CLEAR, IBRS and IBPB, STIBP, L1D_FLUSH, ARCH_CAPABILITIES, SSBD */
+    {7, 0, 3, 0, BIT32(10) | 0xfu << 26 | BIT32(31)},
+    {7, 1, 0, 0, 0},
+    {0xd, 0, 0, 0, 0},
+    {0xd, 1, 0, 0, 0},
+    {0x80000001u, 0, 2, E1C_CMP_LEGACY | E1C_TOPOEXT, 0},
+    {0x80000001u, 0, 3, F1D_APIC, 0},
+    {0x80000008u, 0, 1, 0, 0xfffff000u},
+    {0x80000021u, 0, 0, 0, 0},
+    {0x80000021u, 0, 2, 0, 0},
+};
+
+void x86_cpu_model_restrict(struct x86_cpu_model *m, x86_cpuid_kept_fn *kept, void *opaque)
+{
+    for (unsigned i = 0; i < m->n; i++) {
+        struct x86_cpuid_entry *e = &m->entry[i];
+        u32 *const reg[4] = {&e->eax, &e->ebx, &e->ecx, &e->edx};
+
+        for (unsigned k = 0; k < ARRAY_SIZE(on_cpu); k++) {
+            u32 r[4], have;
+
+            if (on_cpu[k].leaf != e->leaf || on_cpu[k].subleaf != e->subleaf)
+                continue;
+            kept(opaque, e->leaf, e->subleaf, r);
+            have = r[on_cpu[k].reg];
+            *reg[on_cpu[k].reg] =
+                (*reg[on_cpu[k].reg] & (have | on_cpu[k].own) & ~on_cpu[k].taken) |
+                (have & on_cpu[k].taken);
+        }
+    }
+    const struct x86_cpuid_entry *ld = find(m, 0xd, 0);
+    m->xcr0_valid &= ld && (find(m, 1, 0)->ecx & F1C_XSAVE) ? ld->eax : 0;
+    derive(m);
+}
+
 /* Bytes of the XSAVE area for the components in mask (SDM 1 13.4.2, 13.4.3). */
 static u32 xsave_bytes(const struct x86_cpu_model *m, u64 mask, bool compacted)
 {

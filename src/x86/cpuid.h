@@ -46,6 +46,15 @@ typedef void x86_cpuid_fn(u32 leaf, u32 subleaf, u32 out[4]);
 void x86_cpu_model_build(struct x86_cpu_model *m, x86_cpuid_fn *host, u64 host_xcr0,
                          const struct x86_cpu_options *opt);
 
+/*
+ * For engines that run guest code on the CPU itself: takes out of *m what `kept` does not give, the
+ * bits of a leaf that the CPU and its hypervisor keep (zeroes for leaves they have not). What board
+ * and engine supply by themselves stays; what the guest must know to protect itself against the
+ * CPU's weaknesses is taken as `kept` has it. The caller sets m->arch_caps.
+ */
+typedef void x86_cpuid_kept_fn(void *opaque, u32 leaf, u32 subleaf, u32 out[4]);
+void x86_cpu_model_restrict(struct x86_cpu_model *m, x86_cpuid_kept_fn *kept, void *opaque);
+
 /* What CPUID returns on a vCPU: dynamic bits (OSXSAVE, OSPKE, APIC id, APIC enabled, XCR0-dependent
  * size) are filled from *s, apic_id and apic_on. Out-of-range leaves behave as on the vendor's
  * CPUs. */

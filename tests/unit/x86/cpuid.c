@@ -232,6 +232,57 @@ static void state__reset_and_init(void **state)
     assert_int_equal(s.xcr0, 7);
 }
 
+/* A CPU with SSE, XSAVE and what the guest needs against its weaknesses, but not much else. */
+static void small_cpu(void *opaque, u32 leaf, u32 subleaf, u32 out[4])
+{
+    (void)opaque;
+    (void)subleaf;
+    memset(out, 0, 16);
+    switch (leaf) {
+    case 1:
+        out[2] = BIT32(0) | BIT32(5) | BIT32(26); /* SSE3 VMX XSAVE */
+        out[3] = 0xffffffffu;
+        break;
+    case 7:
+        out[1] = BIT32(7);              /* SMEP */
+        out[3] = BIT32(10) | BIT32(26); /* MD_CLEAR, IBRS and IBPB */
+        break;
+    case 0xd:
+        out[0] = 3;
+        break;
+    case 0x80000001:
+        out[3] = BIT32(11) | BIT32(20) | BIT32(29);
+        break;
+    case 0x80000008:
+        out[1] = BIT32(0) | BIT32(12); /* CLZERO IBPB */
+        break;
+    default:
+        break;
+    }
+}
+
+static void cpuid__what_hardware_keeps(void **state)
+{
+    static struct x86_cpu_model m;
+    static struct x86_vcpu_state s;
+    (void)state;
+    for (unsigned amd = 0; amd < 2; amd++) {
+        build(&m, &s, amd, ~(u64)0, 2, false);
+        x86_cpu_model_restrict(&m, small_cpu, NULL);
+        u32 c = reg(&m, &s, 1, 0, ECX), b7 = reg(&m, &s, 7, 0, EBX), d7 = reg(&m, &s, 7, 0, EDX);
+        assert_int_equal(c & (BIT32(0) | BIT32(26)), BIT32(0) | BIT32(26));
+        assert_int_equal(c & (BIT32(5) | BIT32(17) | BIT32(24) | BIT32(28)), 0);
+        /* The board's: x2APIC and that there is a hypervisor. */
+        assert_int_equal(c & (BIT32(21) | BIT32(31)), BIT32(21) | BIT32(31));
+        assert_int_equal(b7 & (BIT32(7) | BIT32(20)), BIT32(7));
+        assert_int_equal(d7, BIT32(10) | BIT32(26));
+        assert_int_equal(m.xcr0_valid, 3);
+        assert_true(m.smep && m.nx && !m.smap && !m.gbpages && !m.pcid && !m.rdtscp && !m.umip);
+        if (amd) /* IBPB is the CPU's; that nothing is needed was the translator's */
+            assert_int_equal(reg(&m, &s, 0x80000008, 0, EBX), BIT32(12));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +293,7 @@ int main(void)
         cmocka_unit_test(cpuid__topology),
         cmocka_unit_test(cpuid__kvm_leaves),
         cmocka_unit_test(cpuid__out_of_range),
+        cmocka_unit_test(cpuid__what_hardware_keeps),
         cmocka_unit_test(state__reset_and_init),
     };
     return cmocka_run_group_tests_name("cpuid", tests, NULL, NULL);
