@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trivisor doctor: what works on this host, what does not, and what to do about it. */
 #include <cpuid.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "board/engines.h"
@@ -64,27 +59,6 @@ static void print_memory(void)
     printf("\n");
 }
 
-/* What can be said about /dev/kvm, and what to do. */
-static void print_kvm_device(void)
-{
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    if (fd >= 0) {
-        printf("             /dev/kvm is there and may be used\n");
-        close(fd);
-    } else if (errno == ENOENT) {
-        printf(
-            "             /dev/kvm does not exist: no hardware virtualization, the kvm module is "
-            "not loaded,\n             or this is a container or virtual machine without it\n");
-    } else if (errno == EACCES || errno == EPERM) {
-        printf(
-            "             /dev/kvm may not be used: join the group that owns it (usermod -aG kvm "
-            "USER)\n");
-    } else {
-        printf("             /dev/kvm cannot be opened: %s\n", strerror(errno));
-    }
-}
-
 static void print_speed(const struct engine_ops *ops)
 {
     struct engine_speed v;
@@ -114,8 +88,6 @@ static void print_engine(const struct engine_row *e)
     }
     if (p.works)
         print_speed(e->ops);
-    if (!strcmp(e->name, "kvm"))
-        print_kvm_device();
 }
 
 static void print_sandbox(void)

@@ -20,6 +20,7 @@ ALLOWED = {
     'core': ['base', 'x86'],
     'engine/interp': ['base', 'x86', 'core'],
     'engine/bt': ['base', 'x86', 'core', 'engine/interp'],
+    'engine/kvm': ['base', 'x86', 'core', 'engine/interp'],
     'dev': ['base', 'core', 'x86'],
     'debug': ['base', 'core', 'x86'],
     'control': ['base', 'core', 'proto'],
@@ -28,8 +29,8 @@ ALLOWED = {
     'config': ['base'],
     'proto': ['base'],
     'agent': ['base', 'proto'],
-    'board': ['agent', 'proto', 'base', 'x86', 'core', 'engine/interp', 'engine/bt', 'dev', 'backend', 'debug', 'control', 'host',
-              'config'],
+    'board': ['agent', 'proto', 'base', 'x86', 'core', 'engine/interp', 'engine/bt', 'engine/kvm', 'dev', 'backend',
+              'debug', 'control', 'host', 'config'],
     'app': ['board', 'config', 'proto', 'host', 'core', 'base', 'x86'],
 }
 

@@ -5,18 +5,23 @@
 
 #include "board/engines.h"
 #include "engine/bt/bt.h"
+#include "engine/kvm/kvm.h"
 
 const struct engine_row engines[] = {
-    {"kvm", "hardware-assisted virtualization through /dev/kvm", NULL},
-    {"bt", "full virtualization in software by binary translation", &bt_engine_ops},
-    {"pv", "paravirtualization of kernels with the Xen PV ABI", NULL},
-    {NULL, NULL, NULL},
+    /* Only when asked for or nothing else works, as long as it has run on one emulated CPU and no
+       real one. */
+    {"kvm", "hardware-assisted virtualization through /dev/kvm", &kvm_engine_ops, true},
+    {"bt", "full virtualization in software by binary translation", &bt_engine_ops, false},
+    {"pv", "paravirtualization of kernels with the Xen PV ABI", NULL, false},
+    {NULL, NULL, NULL, false},
 };
 
 static int choose_best(const struct engine_ops **out, char *why, size_t why_size)
 {
     struct engine_probe p, best = {0};
     char missing[64] = "", reason[200] = "none is built in this version";
+
+    bool best_asked_only = false;
 
     *out = NULL;
     for (const struct engine_row *e = engines; e->name; e++) {
@@ -28,18 +33,19 @@ static int choose_best(const struct engine_ops **out, char *why, size_t why_size
         e->ops->probe(&p);
         if (!p.works) {
             snprintf(reason, sizeof(reason), "%s: %s", e->name, p.why);
-        } else if (!*out || p.speed > best.speed) {
+        } else if (!*out || (!e->asked_only && (best_asked_only || p.speed > best.speed))) {
             *out = e->ops;
             best = p;
+            best_asked_only = e->asked_only;
         }
     }
     if (!*out) {
         snprintf(why, why_size, "no engine works here (%s); see trivisor doctor", reason);
         return -ENODEV;
     }
-    snprintf(why, why_size,
-             "engine: %s (the fastest that works here; not built in this version: %s)",
-             (*out)->name, missing);
+    snprintf(why, why_size, "engine: %s (%s; not built in this version: %s)", (*out)->name,
+             best_asked_only ? "the only one that works here" : "kvm is taken only when asked for",
+             missing);
     return 0;
 }
 

@@ -9,6 +9,7 @@ struct engine_row {
     const char *name;
     const char *what;             /* one line */
     const struct engine_ops *ops; /* NULL: not built in this version */
+    bool asked_only;              /* auto takes it when nothing else works */
 };
 
 /* Ends with a row without a name. */

@@ -58,6 +58,9 @@ static int create_engine(struct pc *pc)
     r = refuse_unbuilt(pc);
     if (r)
         return r;
+    if (cfg->gdb && !ops->set_debug)
+        return fail(pc, "--gdb does not work with engine %s in this version; use --engine bt",
+                    ops->name);
     snprintf(pc->chosen, sizeof(pc->chosen), "%s", why);
     vm_init(&pc->vm, ops);
     pc->vm.strict_io = cfg->strict_io;
@@ -355,7 +358,7 @@ int pc_run(struct pc *pc)
     char *text;
 
     /* All threads exist and everything is open, but no guest code has run. */
-    if (!r && pc_confine(pc->cfg))
+    if (!r && pc_confine(pc->cfg, pc->vm.engine->name))
         vm_stop(&pc->vm, VM_CRASH, PC_EXIT_FAILURE, "not run unconfined; --sandbox off does that");
     else if (strcmp(pc->cfg->sandbox, "off") != 0)
         gdb_server_confined(pc->gdb);

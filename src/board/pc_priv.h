@@ -118,6 +118,6 @@ int pc_open_control(struct pc *pc);
 int pc_create_devices(struct pc *pc);
 
 /* Confines this process as cfg says (pc_sandbox.c). 0; -errno, and a message was logged. */
-int pc_confine(const struct config *cfg);
+int pc_confine(const struct config *cfg, const char *engine);
 
 #endif

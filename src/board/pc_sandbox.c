@@ -2,6 +2,7 @@
 /* What the machine's process may still do while the guest runs. */
 #include <errno.h>
 #include <linux/if_tun.h>
+#include <linux/kvm.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -47,9 +48,35 @@ static const struct sandbox_rule rules[] = {
     SANDBOX_END,
 };
 
-int pc_confine(const struct config *cfg)
+/* Engine kvm, on the descriptors of the machine and its vCPUs, which are all made by then. No
+ * memory is added, no vCPU created, no capability enabled. */
+static const struct sandbox_rule kvm_rules[] = {
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest runs", SANDBOX_INT(1, KVM_RUN)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: an interrupt is injected", SANDBOX_INT(1, KVM_INTERRUPT)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: an NMI is injected", SANDBOX_INT(1, KVM_NMI)),
+    /* State: INIT and SIPI, what the interpreter finishes, the dump at the end. */
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_REGS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_REGS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, IA32_APIC_BASE", SANDBOX_INT(1, KVM_GET_SREGS2)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, IA32_APIC_BASE", SANDBOX_INT(1, KVM_SET_SREGS2)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, NMIs at a halt", SANDBOX_INT(1, KVM_GET_VCPU_EVENTS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_VCPU_EVENTS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_DEBUGREGS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_DEBUGREGS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_XSAVE)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_XSAVE)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_XCRS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_XCRS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_MSRS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_MSRS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: the TSC's offset: a pause, a guest that writes it",
+                  SANDBOX_INT(1, KVM_SET_DEVICE_ATTR)),
+    SANDBOX_END,
+};
+
+int pc_confine(const struct config *cfg, const char *engine)
 {
-    static const struct sandbox_spec spec = {.name = "vm", .rules = {sandbox_base_rules, rules}};
+    struct sandbox_spec spec = {.name = "vm", .rules = {sandbox_base_rules, rules}};
     char err[200];
     int r;
 
@@ -58,6 +85,8 @@ int pc_confine(const struct config *cfg)
         log_warn("--sandbox off: a guest that breaks out of its machine has all your rights");
         return 0;
     }
+    if (!strcmp(engine, "kvm"))
+        spec.rules[2] = kvm_rules;
     r = host_confine(&spec, err, sizeof(err));
     if (r)
         log_error("cannot confine this process: %s", err);

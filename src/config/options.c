@@ -134,8 +134,9 @@ const struct option_row config_options[] = {
      .env = "TRIVISOR_ENGINE",
      .help =
          "How guest code runs: bt translates it in software and needs nothing of the host; auto "
-         "takes the fastest engine that works here and says which and why. pv and kvm are not "
-         "built in this version and are refused."},
+         "takes bt and says so; kvm runs it on the CPU itself and needs VT-x or AMD-V and the "
+         "right "
+         "to use /dev/kvm. pv is not built in this version and is refused."},
     {.name = "memory",
      .letter = 'm',
      .type = OPTION_MEMORY,

@@ -53,7 +53,8 @@ TABLE = {
     'cpus-fraction': (['run', '-k', '{k}', '-c', '1.5'], '1.5'),
     'engine-unknown': (['run', '-k', '{k}', '--engine', 'steam'], 'steam'),
     'engine-pv': (['run', '-k', '{k}', '--engine', 'pv'], 'pv'),
-    'engine-kvm': (['run', '-k', '{k}', '--engine', 'kvm'], 'kvm'),
+    # Where it works, it has no debugger.
+    'engine-kvm': (['run', '-k', '{k}', '-i', '{i}', '--engine', 'kvm', '--gdb', '1'], 'kvm'),
     'bt-mode-unknown': (['run', '-k', '{k}', '--bt-mode', 'magic'], 'magic'),
     'serial-unknown': (['run', '-k', '{k}', '--serial', 'smoke'], 'smoke'),
     'serial-file-nowhere': (['run', '-k', '{k}', '--serial', 'file:/nonexistent/out'], '/nonexistent/out'),

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TRIVISOR_ENGINE_KVM_PRIV_H
+#define TRIVISOR_ENGINE_KVM_PRIV_H
+
+#include <linux/kvm.h>
+#include <stddef.h>
+
+#include "core/vm.h"
+#include "engine/interp/interp.h"
+
+/* Counters of a vCPU (--stats). */
+#define KVM_STATS(X)                                                                               \
+    X(exits)                                                                                       \
+    X(port_io)                                                                                     \
+    X(mmio)                                                                                        \
+    X(msrs)                                                                                        \
+    X(halts)                                                                                       \
+    X(windows)                                                                                     \
+    X(interrupts)                                                                                  \
+    X(interp_steps)
+
+struct kvm_stats {
+#define X(name) u64 name;
+    KVM_STATS(X)
+#undef X
+};
+
+#define KVM_HW_MSRS_MAX 16
+
+/* struct kvm_msrs with room for entries. */
+struct kvm_msr_values {
+    u32 nmsrs, pad;
+    struct kvm_msr_entry entry[KVM_HW_MSRS_MAX];
+};
+_Static_assert(offsetof(struct kvm_msr_values, entry) == offsetof(struct kvm_msrs, entries),
+               "not laid out as KVM's");
+
+struct kvm_machine {
+    struct vm *vm;
+    int fd;
+    u64 run_size; /* of the area shared with KVM, a vCPU */
+    u32 hw_msr[KVM_HW_MSRS_MAX];
+    unsigned nhw_msrs; /* MSRs that get_state and set_state move, of those KVM has here */
+    unsigned nslots;
+    struct kvm_cpu *cpu[VM_VCPUS_MAX];
+    unsigned ncpus;
+};
+
+struct kvm_cpu {
+    struct x86_vcpu_state s; /* first: it is aligned */
+    struct interp interp;
+    struct vcpu *v;
+    struct kvm_machine *m;
+    int fd;
+    struct kvm_run *run;
+    int thread;  /* 0: run was not called yet */
+    u32 running; /* atomic: a kick must interrupt the thread */
+    /* KVM has to finish the instruction of the last exit before its state may be looked at or an
+     * event be injected. */
+    bool incomplete;
+    bool irq_maybe; /* the interrupt controller may have something */
+    bool look;      /* APIC_BASE was written */
+    bool nmi;       /* not given to KVM yet */
+    bool apic_on;   /* as KVM shows it in CPUID */
+    bool split;     /* the interpreter needed all other vCPUs stopped */
+    void *interp_cache;
+    struct host_code native;
+    struct kvm_stats stats;
+};
+
+/* ioctl that is tried again when a signal came; -errno. */
+int kvm_ioctl(int fd, unsigned long request, void *arg);
+int kvm_ioctl_int(int fd, unsigned long request, unsigned long arg);
+
+/* --- cpu.c: what CPU the guest sees --- */
+
+/* Takes out of vm->cpu_model what KVM (sys: /dev/kvm) cannot give. */
+int kvm_restrict_model(struct kvm_machine *m, int sys);
+/* Tells KVM's vCPU what CPUID returns. */
+int kvm_set_cpuid(struct kvm_cpu *c);
+/* All MSRs but those of the hardware are to come here. */
+int kvm_set_msr_filter(struct kvm_machine *m);
+/* Is it one of the hardware's, which the guest reaches through KVM alone? */
+bool kvm_is_hw_msr(u32 msr);
+/* Finds out which of them exist here. c: any vCPU. */
+int kvm_find_hw_msrs(struct kvm_machine *m, struct kvm_cpu *c);
+/* RDMSR and WRMSR of the MSRs that are ours: *s is their storage, current or not in all else.
+ * 0 or -1: #GP(0). */
+int kvm_rdmsr(struct kvm_cpu *c, u32 msr, u64 *val);
+int kvm_wrmsr(struct kvm_cpu *c, u32 msr, u64 val);
+
+/* --- state.c: between c->s and KVM; 0 or -errno --- */
+
+int kvm_fetch_state(struct kvm_cpu *c);
+int kvm_put_state(struct kvm_cpu *c);
+int kvm_put_tsc_offset(struct kvm_cpu *c);
+/* Brings APIC_BASE.EN to KVM, which shows it in CPUID. */
+int kvm_put_apic_on(struct kvm_cpu *c);
+
+/* --- run.c --- */
+
+void kvm_engine_run(struct vcpu *v, struct engine_exit *exit);
+/* Handler of host_vcpu_attach. */
+bool kvm_signal(void *opaque, struct host_signal *sig);
+/* An access to no RAM; len: any up to 8. ROM swallows writes. */
+u64 kvm_mmio_read(struct kvm_cpu *c, u64 gpa, unsigned len);
+void kvm_mmio_write(struct kvm_cpu *c, u64 gpa, unsigned len, u64 val);
+
+/* --- finish.c: the interpreter beside KVM --- */
+
+/* For vcpu_create: memory and the page for native code. 0 or -errno. */
+int kvm_interp_create(struct kvm_cpu *c);
+void kvm_interp_destroy(struct kvm_cpu *c);
+/* Interprets the instruction KVM stopped at. true: go on; false: *exit says why not. */
+bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit);
+
+static inline u64 kvm_host_tsc(void)
+{
+    u32 lo, hi;
+
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+    return (u64)hi << 32 | lo;
+}
+
+#endif

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A vCPU's state between the interpreter's form and KVM's. Fields KVM does not hold (MTRRs, machine
+ * checks, the TSC's offset, activity...) are at home in c->s.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "engine/kvm/kvm_priv.h"
+#include "x86/msr.h"
+
+#define LAPIC_BASE 0xfee00000u
+#define APIC_BASE_BSP BIT64(8)
+#define APIC_BASE_EN BIT64(11)
+
+static u64 *msr_field(struct x86_vcpu_state *s, u32 msr)
+{
+    switch (msr) {
+    case MSR_STAR:
+        return &s->star;
+    case MSR_LSTAR:
+        return &s->lstar;
+    case MSR_CSTAR:
+        return &s->cstar;
+    case MSR_SFMASK:
+        return &s->sfmask;
+    case MSR_KERNEL_GS_BASE:
+        return &s->kernel_gs_base;
+    case MSR_SYSENTER_CS:
+        return &s->sysenter_cs;
+    case MSR_SYSENTER_ESP:
+        return &s->sysenter_esp;
+    case MSR_SYSENTER_EIP:
+        return &s->sysenter_eip;
+    case MSR_PAT:
+        return &s->pat;
+    case MSR_TSC_AUX:
+        return &s->tsc_aux;
+    case MSR_SPEC_CTRL:
+        return &s->spec_ctrl;
+    default:
+        return &s->debugctl;
+    }
+}
+
+static void seg_from(struct x86_seg *to, const struct kvm_segment *k)
+{
+    *to = (struct x86_seg){.base = k->base, .limit = k->limit, .sel = k->selector};
+    to->attr = (u16)((k->type & 0xf) | (k->s ? X86_SEG_S : 0) | (k->dpl & 3) << X86_SEG_DPL_SHIFT |
+                     (k->present && !k->unusable ? X86_SEG_P : 0) | (k->avl ? X86_SEG_AVL : 0) |
+                     (k->l ? X86_SEG_L : 0) | (k->db ? X86_SEG_DB : 0) | (k->g ? X86_SEG_G : 0));
+}
+
+static void seg_to(struct kvm_segment *k, const struct x86_seg *from)
+{
+    *k = (struct kvm_segment){
+        .base = from->base,
+        .limit = from->limit,
+        .selector = from->sel,
+        .type = from->attr & X86_SEG_TYPE,
+        .s = (from->attr & X86_SEG_S) != 0,
+        .dpl = (from->attr & X86_SEG_DPL) >> X86_SEG_DPL_SHIFT,
+        .present = (from->attr & X86_SEG_P) != 0,
+        .avl = (from->attr & X86_SEG_AVL) != 0,
+        .l = (from->attr & X86_SEG_L) != 0,
+        .db = (from->attr & X86_SEG_DB) != 0,
+        .g = (from->attr & X86_SEG_G) != 0,
+        .unusable = !(from->attr & X86_SEG_P),
+    };
+}
+
+/* Where struct kvm_regs has the general registers, in encoding order. */
+static __u64 *gpr(struct kvm_regs *r, unsigned i)
+{
+    __u64 *const at[16] = {&r->rax, &r->rcx, &r->rdx, &r->rbx, &r->rsp, &r->rbp, &r->rsi, &r->rdi,
+                           &r->r8,  &r->r9,  &r->r10, &r->r11, &r->r12, &r->r13, &r->r14, &r->r15};
+    return at[i];
+}
+
+/* Where struct kvm_sregs2 has the segments, in encoding order. */
+static struct kvm_segment *segment(struct kvm_sregs2 *r, unsigned i)
+{
+    struct kvm_segment *const at[X86_NSEG] = {&r->es, &r->cs, &r->ss, &r->ds, &r->fs, &r->gs};
+    return at[i];
+}
+
+static bool apic_enabled(const struct kvm_cpu *c)
+{
+    return !c->v->irq || c->v->irq->enabled(c->v->irq_opaque);
+}
+
+static u64 apic_base(const struct kvm_cpu *c)
+{
+    return LAPIC_BASE | (c->v->bsp ? APIC_BASE_BSP : 0) | (c->apic_on ? APIC_BASE_EN : 0);
+}
+
+int kvm_put_tsc_offset(struct kvm_cpu *c)
+{
+    u64 offset = c->s.tsc_offset;
+    struct kvm_device_attr attr = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (u64)(uintptr_t)&offset};
+
+    return kvm_ioctl(c->fd, KVM_SET_DEVICE_ATTR, &attr);
+}
+
+int kvm_put_apic_on(struct kvm_cpu *c)
+{
+    struct kvm_sregs2 r;
+    int err;
+
+    if (c->apic_on == apic_enabled(c))
+        return 0;
+    err = kvm_ioctl(c->fd, KVM_GET_SREGS2, &r);
+    if (err)
+        return err;
+    c->apic_on = apic_enabled(c);
+    r.apic_base = apic_base(c);
+    return kvm_ioctl(c->fd, KVM_SET_SREGS2, &r);
+}
+
+/* --- from KVM --- */
+
+static int fetch_sregs(struct kvm_cpu *c)
+{
+    struct x86_vcpu_state *s = &c->s;
+    struct kvm_sregs2 r;
+    int err = kvm_ioctl(c->fd, KVM_GET_SREGS2, &r);
+
+    if (err)
+        return err;
+    for (unsigned i = 0; i < X86_NSEG; i++)
+        seg_from(&s->seg[i], segment(&r, i));
+    seg_from(&s->ldtr, &r.ldt);
+    seg_from(&s->tr, &r.tr);
+    s->gdtr = (struct x86_dtr){.base = r.gdt.base, .limit = r.gdt.limit};
+    s->idtr = (struct x86_dtr){.base = r.idt.base, .limit = r.idt.limit};
+    s->cr0 = r.cr0;
+    s->cr2 = r.cr2;
+    s->cr3 = r.cr3;
+    s->cr4 = r.cr4;
+    s->efer = r.efer;
+    memset(s->pdpte, 0, sizeof(s->pdpte));
+    if (r.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
+        memcpy(s->pdpte, r.pdptrs, sizeof(s->pdpte));
+    s->cpl = !(s->cr0 & CR0_PE)      ? 0
+             : s->rflags & RFLAGS_VM ? 3
+                                     : (s->seg[X86_SS].attr & X86_SEG_DPL) >> X86_SEG_DPL_SHIFT;
+    return 0;
+}
+
+static int fetch_events(struct kvm_cpu *c)
+{
+    struct x86_vcpu_state *s = &c->s;
+    struct kvm_vcpu_events e;
+    int err = kvm_ioctl(c->fd, KVM_GET_VCPU_EVENTS, &e);
+
+    if (err)
+        return err;
+    s->int_shadow = (e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? 1 : 0) |
+                    (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : 0);
+    s->nmi_blocked = e.nmi.masked != 0;
+    s->nmi_pending = e.nmi.pending || c->nmi;
+    s->db_pending = 0;
+    s->ev_valid = s->ev_vector = s->ev_has_error = s->ev_is_soft = 0;
+    s->ev_error = 0;
+    if (e.exception.injected || e.exception.pending) {
+        s->ev_valid = 1;
+        s->ev_vector = e.exception.nr;
+        s->ev_has_error = e.exception.has_error_code;
+        s->ev_error = e.exception.error_code;
+    } else if (e.nmi.injected) {
+        s->ev_valid = 1;
+        s->ev_vector = X86_NMI;
+    } else if (e.interrupt.injected) {
+        s->ev_valid = 1;
+        s->ev_vector = e.interrupt.nr;
+        s->ev_is_soft = e.interrupt.soft;
+    }
+    return 0;
+}
+
+static int read_msrs(struct kvm_cpu *c, struct kvm_msr_values *l)
+{
+    int r;
+
+    l->nmsrs = c->m->nhw_msrs;
+    for (unsigned i = 0; i < c->m->nhw_msrs; i++)
+        l->entry[i].index = c->m->hw_msr[i];
+    r = kvm_ioctl(c->fd, KVM_GET_MSRS, l);
+    return r == (int)c->m->nhw_msrs ? 0 : r < 0 ? r : -EIO;
+}
+
+static int fetch_msrs(struct kvm_cpu *c)
+{
+    struct kvm_msr_values l = {0};
+    int err = read_msrs(c, &l);
+
+    for (unsigned i = 0; !err && i < c->m->nhw_msrs; i++)
+        *msr_field(&c->s, l.entry[i].index) = l.entry[i].data;
+    return err;
+}
+
+int kvm_fetch_state(struct kvm_cpu *c)
+{
+    struct x86_vcpu_state *s = &c->s;
+    struct kvm_regs regs;
+    struct kvm_debugregs dr;
+    struct kvm_xcrs x;
+    int err = kvm_ioctl(c->fd, KVM_GET_REGS, &regs);
+
+    if (!err) {
+        for (unsigned i = 0; i < 16; i++)
+            s->gpr[i] = *gpr(&regs, i);
+        s->rip = regs.rip;
+        s->rflags = regs.rflags;
+        err = fetch_sregs(c);
+    }
+    if (!err)
+        err = fetch_events(c);
+    if (!err)
+        err = fetch_msrs(c);
+    if (!err)
+        err = kvm_ioctl(c->fd, KVM_GET_DEBUGREGS, &dr);
+    if (!err) {
+        memcpy(s->dr, dr.db, sizeof(s->dr));
+        s->dr6 = dr.dr6;
+        s->dr7 = dr.dr7;
+        err = kvm_ioctl(c->fd, KVM_GET_XSAVE, s->xsave);
+    }
+    if (!err && c->m->vm->cpu_model.xcr0_valid) {
+        err = kvm_ioctl(c->fd, KVM_GET_XCRS, &x);
+        for (unsigned i = 0; !err && i < x.nr_xcrs; i++)
+            if (x.xcrs[i].xcr == 0)
+                s->xcr0 = x.xcrs[i].value;
+    }
+    return err;
+}
+
+/* --- to KVM --- */
+
+static int put_sregs(struct kvm_cpu *c)
+{
+    const struct x86_vcpu_state *s = &c->s;
+    struct kvm_sregs2 r = {
+        .gdt = {.base = s->gdtr.base, .limit = (u16)s->gdtr.limit},
+        .idt = {.base = s->idtr.base, .limit = (u16)s->idtr.limit},
+        .cr0 = s->cr0,
+        .cr2 = s->cr2,
+        .cr3 = s->cr3,
+        .cr4 = s->cr4,
+        .efer = s->efer,
+    };
+
+    if (c->v->irq)
+        r.cr8 = c->v->irq->get_tpr(c->v->irq_opaque);
+    c->apic_on = apic_enabled(c);
+    r.apic_base = apic_base(c);
+    for (unsigned i = 0; i < X86_NSEG; i++)
+        seg_to(segment(&r, i), &s->seg[i]);
+    seg_to(&r.ldt, &s->ldtr);
+    seg_to(&r.tr, &s->tr);
+    if (x86_pae_paging(s->cr0, s->cr4, s->efer)) {
+        r.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+        memcpy(r.pdptrs, s->pdpte, sizeof(s->pdpte));
+    }
+    return kvm_ioctl(c->fd, KVM_SET_SREGS2, &r);
+}
+
+/* An event that was cut short: which of KVM's three kinds it is, its vector tells. */
+static int put_events(struct kvm_cpu *c)
+{
+    const struct x86_vcpu_state *s = &c->s;
+    struct kvm_vcpu_events e = {
+        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        .interrupt.shadow = (s->int_shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) |
+                            (s->int_shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0),
+        .nmi.masked = s->nmi_blocked,
+        .nmi.pending = s->nmi_pending,
+    };
+
+    c->nmi = false;
+    if (s->ev_valid && s->ev_vector == X86_NMI) {
+        e.nmi.injected = 1;
+    } else if (s->ev_valid && s->ev_vector < 32 && !s->ev_is_soft) {
+        e.exception.injected = 1;
+        e.exception.nr = s->ev_vector;
+        e.exception.has_error_code = s->ev_has_error;
+        e.exception.error_code = s->ev_error;
+    } else if (s->ev_valid) {
+        e.interrupt.injected = 1;
+        e.interrupt.nr = s->ev_vector;
+        e.interrupt.soft = s->ev_is_soft;
+    } else if (s->db_pending) {
+        e.exception.injected = 1;
+        e.exception.nr = X86_DB;
+    }
+    return kvm_ioctl(c->fd, KVM_SET_VCPU_EVENTS, &e);
+}
+
+/* Only what differs: KVM writes a line into the host's log for registers it has without effect. */
+static int put_msrs(struct kvm_cpu *c)
+{
+    struct kvm_msr_values l = {0};
+    int err = read_msrs(c, &l), r;
+    unsigned n = 0;
+
+    if (err)
+        return err;
+    for (unsigned i = 0; i < c->m->nhw_msrs; i++) {
+        u64 val = *msr_field(&c->s, l.entry[i].index);
+
+        if (l.entry[i].data == val)
+            continue;
+        l.entry[n].index = l.entry[i].index;
+        l.entry[n++].data = val;
+    }
+    l.nmsrs = n;
+    r = n ? kvm_ioctl(c->fd, KVM_SET_MSRS, &l) : 0;
+    return r == (int)n ? 0 : r < 0 ? r : -EINVAL;
+}
+
+int kvm_put_state(struct kvm_cpu *c)
+{
+    struct x86_vcpu_state *s = &c->s;
+    struct kvm_regs regs = {.rip = s->rip, .rflags = s->rflags};
+    struct kvm_debugregs dr = {.dr6 = s->dr6, .dr7 = s->dr7};
+    struct kvm_xcrs x = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = s->xcr0}}};
+    int err = put_sregs(c);
+
+    for (unsigned i = 0; i < 16; i++)
+        *gpr(&regs, i) = s->gpr[i];
+    memcpy(dr.db, s->dr, sizeof(s->dr));
+    if (!err)
+        err = kvm_ioctl(c->fd, KVM_SET_REGS, &regs);
+    if (!err && c->m->vm->cpu_model.xcr0_valid)
+        err = kvm_ioctl(c->fd, KVM_SET_XCRS, &x);
+    if (!err)
+        err = kvm_ioctl(c->fd, KVM_SET_XSAVE, s->xsave);
+    if (!err)
+        err = kvm_ioctl(c->fd, KVM_SET_DEBUGREGS, &dr);
+    if (!err)
+        err = put_msrs(c);
+    if (!err)
+        err = kvm_put_tsc_offset(c);
+    /* Last: SET_REGS forgets a pending exception. */
+    if (!err)
+        err = put_events(c);
+    /* What KVM last said of these is stale. */
+    c->run->if_flag = (s->rflags & RFLAGS_IF) != 0;
+    c->run->ready_for_interrupt_injection =
+        c->run->if_flag && !s->int_shadow && !s->ev_valid && !s->db_pending;
+    c->irq_maybe = true;
+    return err;
+}
