@@ -13,6 +13,7 @@ Suites (all by default, or those named on the command line):
   guests      freestanding test kernels under the engine
   diff        random instructions, host CPU against translator, some seconds
   functional  the program as a user drives it: a stock kernel, bad input, the terminal
+  nested      engine kvm inside QEMU's emulation of a CPU with SVM
   debian      a whole Debian: builds its disk (once), boots it, network, packages, compiler, ssh
 
 Every suite has a time limit, and every test in it one of its own; a suite that does not come to an end
@@ -207,6 +208,7 @@ SUITES = {
     'diff': lambda s: meson_suite(s, 'build', 'diff', 600),
     # Guests wait a lot and have one CPU mostly. A file's tests stay together: they share what they set up.
     'functional': lambda s: functional(s, 1200, ['-n', '2', '--dist', 'loadfile', 'tests/functional', '--ignore', DEBIAN]),
+    'nested': lambda s: functional(s, 600, ['tests/nested']),
     'debian': lambda s: functional(s, 1200, ['-x', DEBIAN]),
 }
 
