@@ -71,18 +71,6 @@ static unsigned owner(const struct workload *w, u64 sector)
     return (unsigned)((sector - half) / ((w->sectors - half) / w->threads));
 }
 
-/* The request that wrote it; 0: zeroes. */
-static u64 tag_of(const u64 *p, u64 sector)
-{
-    u64 tag = pattern_tag(p, sector);
-
-    if (tag == PATTERN_NONE)
-        die("sector %llu holds what nobody wrote there (%016llx %016llx %016llx)",
-            (unsigned long long)sector, (unsigned long long)p[0], (unsigned long long)p[1],
-            (unsigned long long)p[2]);
-    return tag;
-}
-
 static void *work(void *opaque)
 {
     const struct worker *me = opaque;
@@ -200,9 +188,23 @@ static bool later(const struct workload *w, unsigned t, u64 acknowledged, u64 la
     return false;
 }
 
+/* Whether a request in (acknowledged, last] can have been at the sector when the process was
+ * killed. The kernel may stop copying anywhere in it then. */
+static bool in_flight(const struct workload *w, unsigned t, u64 acknowledged, u64 last, u64 sector)
+{
+    for (u64 i = acknowledged + 1; i <= last; i++) {
+        struct request q = request_of(w, t, i);
+
+        if (q.kind != FLUSH && sector >= q.first && sector < q.first + q.n)
+            return true;
+    }
+    return false;
+}
+
 int cmd_crash_check(struct blockdev *b, int argc, char **argv)
 {
     u64 acknowledged[THREADS_MAX], last[THREADS_MAX], next = 0, buf[SECTOR_WORDS];
+    bool torn[THREADS_MAX] = {false};
     struct expected *e;
     struct workload w;
     FILE *out;
@@ -233,9 +235,16 @@ int cmd_crash_check(struct blockdev *b, int argc, char **argv)
 
         if (r)
             die("sector %llu: %s", (unsigned long long)s, strerror(-r));
-        tag = tag_of(buf, s);
-        if (tag != e[s].tag && !(e[s].or_zero && !tag) &&
-            (t >= w.threads || !later(&w, t, acknowledged[t], last[t], s, tag)))
+        tag = pattern_tag(buf, s);
+        if (tag == PATTERN_NONE && e[s].tag != PATTERN_NONE) {
+            /* A thread was at one sector. */
+            if (t >= w.threads || torn[t] || !in_flight(&w, t, acknowledged[t], last[t], s))
+                die("sector %llu holds what nobody wrote there (%016llx %016llx %016llx)",
+                    (unsigned long long)s, (unsigned long long)buf[0], (unsigned long long)buf[1],
+                    (unsigned long long)buf[2]);
+            torn[t] = true;
+        } else if (tag != e[s].tag && !(e[s].or_zero && !tag) &&
+                   (t >= w.threads || !later(&w, t, acknowledged[t], last[t], s, tag)))
             die("sector %llu: request %llu, not %llu (acknowledged: %llu)", (unsigned long long)s,
                 (unsigned long long)tag, (unsigned long long)e[s].tag,
                 t < w.threads ? (unsigned long long)acknowledged[t] : 0);
