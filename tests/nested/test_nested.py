@@ -4,7 +4,8 @@ paging, Debian's kernel on it has KVM, and in its initramfs is trivisor.
 
 One boot of that machine runs all steps; the tests look at what came out. Stock kernels get noxsave: this TCG does not
 intercept XSETBV. It is wrong in other ways, too, so that guests which test what a CPU does (paging, debug,
-syscall...) are not among the steps."""
+syscall...) are not among the steps; nor is smp, which wants one TSC: on a busy host the outer kernel finds its own
+unstable, and KVM moves the guests' then."""
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, 'build')
 BOOT_LIMIT = 420  # for all steps
-GUESTS = [('stub', 1), ('stub', 2), ('strings', 1), ('blocks', 1), ('timer', 1), ('ipi', 1), ('ipi', 2), ('smp', 2),
+GUESTS = [('stub', 1), ('stub', 2), ('strings', 1), ('blocks', 1), ('timer', 1), ('ipi', 1), ('ipi', 2),
           ('poweroff', 1)]
 LINUX = 'trivisor run --engine kvm -m 256 -k /bin/vmlinuz -a "console=ttyS0 panic=-1 noxsave $a run=\\"$r\\"" $o'
 DISK = ('dd if=/dev/urandom of=/tmp/x bs=64k count=32 2>/dev/null; dd if=/tmp/x of=/dev/vda bs=64k conv=fsync '
