@@ -198,7 +198,7 @@ def test_killed_machines_leave_no_trace(background, program, runtime_dir):
     pid = background('victim')
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not locked(runtime_dir / 'victim.lock'))
-    assert len(list(runtime_dir.iterdir())) == 2
+    assert len(list(runtime_dir.iterdir())) == 3  # console, control, lock
     r = subprocess.run([program, 'console', 'victim'], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                        timeout=10, check=False)
     assert r.returncode == 125 and "'victim'" in r.stderr and len(r.stderr.splitlines()) == 1
