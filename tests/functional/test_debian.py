@@ -144,8 +144,11 @@ def test_has_the_time(guest):
 
 
 def test_reaches_the_host(guest):
-    assert guest.run('networkctl --no-legend list "en*" | tr -s " " | cut -d " " -f 5-') in ('routable configured',
-                                                                                             'routable configured ')
+    # The login prompt does not wait for IPv6.
+    guest.run('/lib/systemd/systemd-networkd-wait-online --timeout=30', 40)
+    state = 'networkctl --no-legend list "en*" | tr -s " " | cut -d " " -f 5-'
+    guest.run(f'for i in $(seq 60); do case "$({state})" in *configured*) break;; esac; sleep 0.5; done', 40)
+    assert guest.run(state).strip() == 'routable configured'
     assert re.search(r'^10\.0\.2\.', guest.run("ip -4 -o addr show scope global | awk '{print $4}'"))
 
 
