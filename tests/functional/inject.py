@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import time
 
 TRACEME, PEEK, GETREGS, SETREGS, CONT, SINGLESTEP, ATTACH, DETACH = 0, 2, 12, 13, 7, 9, 16, 17
 REGS = ('r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base '
@@ -33,17 +34,23 @@ def stopped(tid):
 
 
 class Thread:
-    """A thread that is in a system call, stopped there."""
+    """A thread that waits in a system call, or will soon, stopped there."""
 
     def __init__(self, tid):
         self.tid = tid
-        ptrace(ATTACH, tid)
-        sig, _ = stopped(tid)
-        while sig is not None and sig != signal.SIGSTOP:  # a kick came first
-            ptrace(CONT, tid, None, sig)
+        for _ in range(1000):
+            ptrace(ATTACH, tid)
             sig, _ = stopped(tid)
-        assert sig == signal.SIGSTOP
-        self.regs = self.get()
+            while sig is not None and sig != signal.SIGSTOP:  # a kick came first
+                ptrace(CONT, tid, None, sig)
+                sig, _ = stopped(tid)
+            assert sig == signal.SIGSTOP
+            self.regs = self.get()
+            if self.regs.orig_rax != 2**64 - 1:
+                return
+            ptrace(DETACH, tid, None, None)  # it was on its way
+            time.sleep(0.01)
+        assert False, 'the thread is in no system call'
 
     def get(self):
         regs = Regs()
