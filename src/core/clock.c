@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Virtual time: a binary heap of timers and the one host timer behind it. */
 #include "base/check.h"
+#include "core/stream.h"
 #include "core/vm.h"
 
 u64 vm_clock_ns(struct vm *vm)
@@ -125,6 +126,12 @@ u64 vm_clock_start(struct vm *vm)
     return lost;
 }
 
+void vm_clock_set(struct vm *vm, u64 ns)
+{
+    CHECK(vm->clock_stopped != VM_CLOCK_RUNS);
+    __atomic_store_n(&vm->clock_stopped, ns, __ATOMIC_RELEASE);
+}
+
 /* --- timers -------------------------------------------------------------------------------- */
 
 void vtimer_init(struct vtimer *t, struct vm *vm, void (*fn)(void *), void *opaque)
@@ -157,6 +164,23 @@ void vtimer_cancel(struct vtimer *t)
 {
     if (t->armed)
         heap_remove(t->vm, t);
+}
+
+void vtimer_save(const struct vtimer *t, struct stream *out)
+{
+    stream_put_u8(out, t->armed);
+    stream_put_u64(out, t->armed ? t->deadline : 0);
+}
+
+void vtimer_load(struct vtimer *t, struct stream *in)
+{
+    bool armed = stream_get_u8(in);
+    u64 deadline = stream_get_u64(in);
+
+    if (armed && !in->error)
+        vtimer_set(t, deadline);
+    else
+        vtimer_cancel(t);
 }
 
 u64 vm_timers_next(const struct vm *vm)

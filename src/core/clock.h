@@ -8,6 +8,7 @@
 
 #include "base/types.h"
 
+struct stream;
 struct vm;
 
 struct vtimer {
@@ -41,6 +42,9 @@ void vtimer_init(struct vtimer *t, struct vm *vm, void (*fn)(void *), void *opaq
 /* Arm for an absolute deadline (one in the past fires soon) or disarm. VM lock held. */
 void vtimer_set(struct vtimer *t, u64 deadline_ns);
 void vtimer_cancel(struct vtimer *t);
+/* Whether it is armed, and for when. VM lock held. */
+void vtimer_save(const struct vtimer *t, struct stream *out);
+void vtimer_load(struct vtimer *t, struct stream *in);
 /* Earliest deadline of all timers, or UINT64_MAX. VM lock held. */
 u64 vm_timers_next(const struct vm *vm);
 
@@ -49,6 +53,8 @@ u64 vm_timers_next(const struct vm *vm);
  * vm_resume, with all vCPUs parked. VM lock not held. */
 void vm_clock_stop(struct vm *vm);
 u64 vm_clock_start(struct vm *vm);
+/* Puts a stopped clock to ns; armed timers keep their deadlines. */
+void vm_clock_set(struct vm *vm, u64 ns);
 
 /* Runs what is due; returns the next deadline or UINT64_MAX. VM lock held. Called by the host's
  * timer. */
