@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #define CONFIG_ENABLE BIT32(31)
+#define ADDRESS_WRITABLE (CONFIG_ENABLE | 0x00fffffc)
 #define FUNCTIONS 256
 #define MULTI_FUNCTION 0x80
 
@@ -65,7 +66,7 @@ static void port_write(void *dev, u64 off, unsigned size, u64 val)
 
     if (off < 4) {
         if (off == 0 && size == 4) {
-            h->address = (u32)val & (CONFIG_ENABLE | 0x00fffffc);
+            h->address = (u32)val & ADDRESS_WRITABLE;
         } else if (off == 1 && size == 1) {
             h->reset_control = (u8)val & RESET_WRITABLE;
             if (val & RESET_CPU)
@@ -240,12 +241,74 @@ static void reset(struct device *d)
     pci_reset(&h->bridge);
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct host *h = container_of(d, struct host, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u32(out, h->address);
+    stream_put_u8(out, h->reset_control);
+    for (unsigned line = 0; line < 4; line++)
+        for (unsigned i = 0; i < 8; i++)
+            stream_put_u32(out, h->intx_users[line][i]);
+    pci_save(&h->bridge, out);
+    return out->error;
+}
+
+/* Could all of them, functions 32 * i and up, assert the line? */
+static bool can_use(const struct host *h, unsigned line, unsigned i, u32 users)
+{
+    for (; users; users &= users - 1) {
+        const struct pci_function *f = h->fn[32 * i + (unsigned)__builtin_ctz(users)];
+        if (!f || !f->config[PCI_INTERRUPT_PIN] || line_of(f) != line)
+            return false;
+    }
+    return true;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct host *h = container_of(d, struct host, dev);
+
+    if (stream_get_u16(in) != STATE_VERSION)
+        return -EINVAL;
+    h->address = stream_get_u32(in);
+    h->reset_control = stream_get_u8(in);
+    if ((h->address & ~ADDRESS_WRITABLE) || (h->reset_control & ~RESET_WRITABLE))
+        return -EINVAL;
+    for (unsigned line = 0; line < 4; line++)
+        for (unsigned i = 0; i < 8; i++) {
+            u32 users = stream_get_u32(in);
+            if (!can_use(h, line, i, users))
+                return -EINVAL;
+            h->intx_users[line][i] = users;
+        }
+    return in->error ? in->error : pci_load(&h->bridge, in);
+}
+
+static void loaded(struct device *d)
+{
+    struct host *h = container_of(d, struct host, dev);
+
+    for (unsigned devfn = 0; devfn < FUNCTIONS; devfn++)
+        if (h->fn[devfn])
+            pci_loaded(h->fn[devfn]);
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct host, dev));
 }
 
-static const struct device_ops ops = {.name = "pci-host", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {.name = "pci-host",
+                                      .reset = reset,
+                                      .save = save,
+                                      .load = load,
+                                      .loaded = loaded,
+                                      .destroy = destroy};
 
 struct device *pci_host_create(struct vm *vm, const struct pci_host_config *cfg)
 {

@@ -277,7 +277,8 @@ static u64 wanted(const struct pci_function *f, unsigned n)
 
     if (b->kind == PCI_BAR_MEM64)
         at |= (u64)pci_get32(f, PCI_BAR0 + 4 * n + 4) << 32;
-    if (!(command & (b->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)) || !at)
+    if (!(command & (b->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)) || !at ||
+        (f->outdone & 1u << n))
         return PCI_UNMAPPED;
     return add_ok(at, b->size - 1, &last) ? at : PCI_UNMAPPED;
 }
@@ -318,8 +319,10 @@ static void add_bars(struct pci_function *f, bool complain)
 
 static void update_bars(struct pci_function *f)
 {
-    bool removed = remove_bars(f);
+    bool removed;
 
+    f->outdone = 0;
+    removed = remove_bars(f);
     add_bars(f, true);
     if (removed && f->room_made)
         f->room_made(f->room_opaque);
@@ -379,6 +382,97 @@ void pci_reset(struct pci_function *f)
     f->intx_level = false;
     update_bars(f);
     update_intx(f);
+}
+
+/* --- saving and loading
+ * ------------------------------------------------------------------------------------------ */
+
+#define STATE_VERSION 1
+
+void pci_save(const struct pci_function *f, struct stream *out)
+{
+    u8 mapped = 0;
+
+    stream_put_u16(out, STATE_VERSION);
+    stream_put(out, f->config, sizeof(f->config));
+    for (unsigned n = 0; n < PCI_BARS; n++)
+        if (f->bar[n].at != PCI_UNMAPPED)
+            mapped |= (u8)(1u << n);
+    stream_put_u8(out, mapped);
+    stream_put_u8(out, f->intx_level);
+    stream_put_u16(out, (u16)f->msix_n);
+    for (unsigned n = 0; n < f->msix_n; n++) {
+        stream_put_u64(out, f->msix[n].addr);
+        stream_put_u32(out, f->msix[n].data);
+        stream_put_u8(out, (u8)f->msix[n].control);
+        stream_put_u8(out, f->msix_pending[n / 64] >> (n % 64) & 1);
+    }
+}
+
+/* Does c differ from f's only where software or the device could have made it differ? */
+static bool config_fits(const struct pci_function *f, const u8 *c)
+{
+    for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++) {
+        u8 may = f->writable[i] | f->clears[i];
+        if (i == PCI_STATUS)
+            may |= PCI_STATUS_INTX;
+        if ((c[i] ^ f->config[i]) & ~may)
+            return false;
+    }
+    return true;
+}
+
+static int load_msix(struct pci_function *f, struct stream *in)
+{
+    if (stream_get_u16(in) != f->msix_n)
+        return -EINVAL;
+    memset(f->msix_pending, 0, sizeof(f->msix_pending));
+    for (unsigned n = 0; n < f->msix_n; n++) {
+        struct pci_msix_entry e = {.addr = stream_get_u64(in), .data = stream_get_u32(in)};
+        u8 pending;
+
+        e.control = stream_get_u8(in);
+        pending = stream_get_u8(in);
+        if ((e.addr & 3) || (e.control & ~MSIX_ENTRY_MASKED) || pending > 1)
+            return -EINVAL;
+        f->msix[n] = e;
+        f->msix_pending[n / 64] |= (u64)pending << (n % 64);
+    }
+    return in->error;
+}
+
+int pci_load(struct pci_function *f, struct stream *in)
+{
+    u8 config[PCI_CONFIG_SIZE], mapped, level;
+    bool removed;
+
+    if (stream_get_u16(in) != STATE_VERSION)
+        return -EINVAL;
+    stream_get(in, config, sizeof(config));
+    mapped = stream_get_u8(in);
+    level = stream_get_u8(in);
+    if (in->error || !config_fits(f, config) || level > 1 ||
+        level != ((config[PCI_STATUS] & PCI_STATUS_INTX) != 0) || load_msix(f, in))
+        return -EINVAL;
+    memcpy(f->config, config, sizeof(config));
+    f->intx_level = level;
+    f->outdone = 0;
+    for (unsigned n = 0; n < 8; n++)
+        if ((mapped & 1u << n) &&
+            (n >= PCI_BARS || f->bar[n].kind == PCI_BAR_NONE || wanted(f, n) == PCI_UNMAPPED))
+            return -EINVAL;
+    f->outdone = (u8)~mapped;
+    removed = remove_bars(f);
+    add_bars(f, false);
+    if (removed && f->room_made)
+        f->room_made(f->room_opaque);
+    return 0;
+}
+
+void pci_loaded(struct pci_function *f)
+{
+    f->outdone = 0;
+    add_bars(f, false);
 }
 
 /* --- DMA

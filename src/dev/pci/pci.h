@@ -69,6 +69,7 @@ struct pci_function {
     u8 writable[PCI_CONFIG_SIZE]; /* bits software may write */
     u8 clears[PCI_CONFIG_SIZE];   /* bits that a written one clears */
     struct pci_bar bar[PCI_BARS];
+    u8 outdone; /* bit n: BAR n stays off the bus until all devices are loaded (pci_load) */
     u8 cap_end; /* first free byte behind the capabilities */
     bool intx_level;
     u32 complaints; /* logged so far */
@@ -103,6 +104,18 @@ void pci_use_intx(struct pci_function *f);
 
 /* Power-on values of what software may write; BARs leave the bus. */
 void pci_reset(struct pci_function *f);
+
+/*
+ * What software and device have made of a function that was built the same way: configuration
+ * space, MSI-X, INTx, and which BARs are on the bus. Part of the state of the device it belongs to,
+ * with a version of its own. Loading is silent: the line's level is the host bridge's to load, and
+ * config_written is not called. BARs move to their places; one that is still taken by a function
+ * that was not loaded yet is mapped when that one moves. VM lock held. 0 or -EINVAL.
+ */
+void pci_save(const struct pci_function *f, struct stream *out);
+int pci_load(struct pci_function *f, struct stream *in);
+/* For the host bridge: all devices are loaded. */
+void pci_loaded(struct pci_function *f);
 
 void pci_set_intx(struct pci_function *f, bool level);
 bool pci_msix_enabled(const struct pci_function *f);

@@ -5,6 +5,7 @@
 
 #include "dev/pci/host.h"
 #include "fake_host.h"
+#include "state_file.h"
 #include "test.h"
 
 #define ECAM 0xe0000000ull
@@ -288,6 +289,165 @@ static void pci__reset_port(void **state)
     machine_free(m);
 }
 
+/* The functions of start() are no devices of the VM's: one that saves them. */
+struct owner {
+    struct device dev;
+    struct pci_function *f;
+};
+
+static int owner_save(const struct device *d, struct stream *out, const char **why)
+{
+    (void)why;
+    pci_save(container_of(d, struct owner, dev)->f, out);
+    return out->error;
+}
+
+static int owner_load(struct device *d, struct stream *in)
+{
+    return pci_load(container_of(d, struct owner, dev)->f, in);
+}
+
+static const struct device_ops owner_ops = {.name = "fn", .save = owner_save, .load = owner_load};
+static struct owner owner, owner2;
+
+static void start_owned(void)
+{
+    start();
+    pci_init(&fn2, &m->vm, "second", 0x1af4, 0x1042, 0x010000, 0);
+    pci_add_bar(&fn2, 0, PCI_BAR_IO, 32, &bar_ops, &fn2);
+    pci_add_bar(&fn2, 2, PCI_BAR_MEM64, 0x4000, &bar_ops, &fn2);
+    pci_use_intx(&fn2);
+    assert_int_equal(pci_host_add(host, &fn2, PCI_DEVFN(5, 0)), 0);
+    owner = (struct owner){.dev.ops = &owner_ops, .f = &fn};
+    owner2 = (struct owner){.dev.ops = &owner_ops, .f = &fn2};
+    vm_add_device(&m->vm, &owner.dev);
+    vm_add_device(&m->vm, &owner2.dev);
+    assert_int_equal(pci_host_assign(host), 0);
+}
+
+static void pci__state(void **state)
+{
+    const u8 d2 = PCI_DEVFN(5, 0);
+    struct state_file *f;
+    u32 io, io2, mem, table;
+
+    (void)state;
+    start_owned();
+    table = cfg_read(D, 0x14, 4);
+    mem = cfg_read(D, 0x18, 4);
+    io = cfg_read(D, 0x10, 4) & ~3u;
+    io2 = cfg_read(d2, 0x10, 4) & ~3u;
+    /* The guest swaps the two I/O BARs, and moves the memory BAR. */
+    cfg_write(D, PCI_COMMAND, 2, 0);
+    cfg_write(D, 0x10, 4, io2);
+    cfg_write(d2, 0x10, 4, io);
+    cfg_write(D, 0x18, 4, 0x40000000);
+    cfg_write(D, 0x1c, 4, 0x9);
+    cfg_write(D, PCI_COMMAND, 2, 7);
+    cfg_write(D, 0x42, 2, 0x8000);
+    vm_mmio_write(&m->vm, table, 4, 0xfee01000);
+    vm_mmio_write(&m->vm, table + 8, 4, 0x55);
+    vm_mmio_write(&m->vm, table + 12, 4, 0);
+    pci_msix_send(&fn, 2); /* masked: waits */
+    pci_set_intx(&fn2, true);
+    assert_true(lines[1].level);
+    f = state_save(m);
+    machine_free(m);
+
+    start_owned();
+    assert_int_equal(state_load(m, f), 0);
+    assert_int_equal(lines[1].rises, 0); /* the controller's own state tells the level */
+    assert_int_equal(vm_pio_read(&m->vm, (u16)io, 2), 0x1002);
+    assert_int_equal(fn.bar[0].at, io2);
+    assert_int_equal(fn2.bar[0].at, io);
+    assert_int_equal(fn.bar[2].at, 0x940000000);
+    assert_int_equal(vm_mmio_read(&m->vm, 0x940000004, 4), 0x1044);
+    if (mem)
+        assert_int_equal(vm_mmio_read(&m->vm, 0x800000000 | (mem & ~15u), 4), 0xffffffff);
+    assert_int_equal(cfg_read(d2, PCI_STATUS, 2) & 8, 8);
+    assert_int_equal(msis, 0);
+    pci_msix_send(&fn, 0);
+    assert_int_equal(msi_addr, 0xfee01000);
+    assert_int_equal(msi_data, 0x55);
+    assert_int_equal(vm_mmio_read(&m->vm, table + 2048, 4), 4);
+    vm_mmio_write(&m->vm, table + 32 + 12, 4, 0);
+    assert_int_equal(msis, 2);
+    pci_set_intx(&fn2, false); /* the bridge knew who asserted the line */
+    pci_set_intx(&fn2, true);
+    assert_int_equal(lines[1].rises, 1);
+    machine_free(m);
+}
+
+/* Two BARs wanted the same place: the one that had it has it again, whoever is loaded first. */
+static void pci__state_of_a_contest(void **state)
+{
+    const u8 d2 = PCI_DEVFN(5, 0);
+
+    (void)state;
+    for (unsigned first = 0; first < 2; first++) {
+        u8 a = first ? D : d2, b = first ? d2 : D;
+        struct pci_function *fa = first ? &fn : &fn2, *fb = first ? &fn2 : &fn;
+        struct state_file *f;
+
+        start_owned();
+        cfg_write(a, 0x10, 4, 0x2000);
+        cfg_write(b, 0x10, 4, 0x2000);
+        assert_int_equal(fa->bar[0].at, 0x2000);
+        assert_true(fb->bar[0].at == PCI_UNMAPPED);
+        f = state_save(m);
+        machine_free(m);
+        start_owned();
+        assert_int_equal(state_load(m, f), 0);
+        assert_int_equal(fa->bar[0].at, 0x2000);
+        assert_true(fb->bar[0].at == PCI_UNMAPPED);
+        cfg_write(a, 0x10, 4, 0x3000);
+        assert_int_equal(fb->bar[0].at, 0x2000);
+        machine_free(m);
+    }
+}
+
+static void pci__state_of_another_function(void **state)
+{
+    struct state_file *f;
+    size_t len;
+    u8 *b;
+
+    (void)state;
+    start_owned();
+    f = state_save(m);
+    state_refuses_pieces(m, f, "pci-host");
+    state_refuses_pieces(m, f, "fn");
+    assert_int_equal(state_load(m, f), 0);
+    b = state_bytes(f, "fn", &len);
+    static const struct {
+        unsigned at;
+        u8 flip;
+    } wrong[] = {
+        {2 + PCI_DEVICE_ID, 1}, /* another device */
+        {2 + PCI_BAR0, 2},      /* another BAR */
+        {2 + PCI_STATUS, 8},    /* INTx, which the level denies */
+        {2 + 0x42, 1},          /* MSI-X with another number of vectors */
+        {2 + 256, 0x08},        /* BAR 3 is none */
+        {2 + 256, 0x80},        /* nor is 7 */
+        {2 + 256 + 1, 2},       /* a level that is no bool */
+        {2 + 256 + 2, 1},       /* vectors */
+        {2 + 256 + 4, 1},       /* an odd message address */
+        {2 + 256 + 4 + 12, 2},  /* vector control */
+        {2 + 256 + 4 + 13, 2},  /* pending */
+        {2 + PCI_COMMAND, 1},   /* I/O off, BAR 0 mapped */
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
+        b[wrong[i].at] ^= wrong[i].flip;
+        assert_int_equal(state_load_device(m, "fn", b, len), -EINVAL);
+        b[wrong[i].at] ^= wrong[i].flip;
+    }
+    assert_int_equal(state_load(m, f), 0);
+    b = state_bytes(f, "pci-host", &len);
+    b[7]++; /* function 0 asserts line 0, and has no pin */
+    assert_int_equal(state_load_device(m, "pci-host", b, len), -EINVAL);
+    machine_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +458,9 @@ int main(void)
         cmocka_unit_test(pci__intx),
         cmocka_unit_test(pci__multi_function),
         cmocka_unit_test(pci__reset_port),
+        cmocka_unit_test(pci__state),
+        cmocka_unit_test(pci__state_of_a_contest),
+        cmocka_unit_test(pci__state_of_another_function),
     };
     return cmocka_run_group_tests_name("dev-pci", tests, NULL, NULL);
 }
