@@ -38,7 +38,8 @@ struct chardev {
 /*
  * A disk (src/backend/block). The calls block, take offsets and lengths in bytes (multiples of
  * 512, within size: callers check), may come from several threads at once, and are never made on a
- * vCPU's thread, on the event loop or with the VM lock held. They move everything or fail: 0 or
+ * vCPU's thread, with the VM lock held or on the event loop (but for the flush of a drain, which is
+ * to wait). They move everything or fail: 0 or
  * -errno (-ENOSPC: the host's disk is full, -EIO: anything the guest can only see as an error).
  * Overlapping requests in flight have no order among each other.
  */

@@ -122,6 +122,11 @@ u64 host_realtime_ns(void)
     return FAKE_EPOCH_NS + clock_now;
 }
 
+u64 host_thread_cpu_ns(void)
+{
+    return clock_now;
+}
+
 u64 host_tsc_khz(void)
 {
     return FAKE_TSC_KHZ;

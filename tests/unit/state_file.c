@@ -14,6 +14,9 @@ struct state_file *state_save(struct machine *m)
 
     memset(&file, 0, sizeof(file));
     vm_pause(&m->vm);
+    for (struct device *d = m->vm.devices; d; d = d->next)
+        if (d->ops->drain)
+            d->ops->drain(d);
     file.clock_ns = vm_clock_ns(&m->vm);
     memcpy(file.ram, m->ram, FAKE_RAM_SIZE);
     vm_lock(&m->vm);

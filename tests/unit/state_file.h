@@ -22,7 +22,7 @@ struct state_file {
     } dev[STATE_DEVICES_MAX];
 };
 
-/* Pauses the machine and saves its clock, memory and devices. One file at a time. */
+/* Pauses the machine, drains and saves its clock, memory and devices. One file at a time. */
 struct state_file *state_save(struct machine *m);
 /* Into a machine that was just made; it is paused and resumed. 0, or what a device said. */
 int state_load(struct machine *m, const struct state_file *f);

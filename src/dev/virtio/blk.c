@@ -18,6 +18,7 @@
 #define THREADS 4
 #define BATCH 16
 #define CLASS_STORAGE 0x018000
+#define STATE_VERSION 1
 
 /* Features (5.2.3) */
 #define F_SEG_MAX BIT64(2)
@@ -110,6 +111,9 @@ struct blk {
     struct context *context; /* THREADS of them; busy: VM lock */
     unsigned first_queue;    /* where the next batch begins to look; VM lock */
     bool stopping;           /* VM lock */
+    bool held;               /* the threads take nothing from the rings; VM lock */
+    struct host_event rests; /* while held: a thread has come to rest */
+    struct host_bh resume;   /* ends that */
     u32 average_ns;          /* that a request takes, roughly; atomic */
     u32 waited_ns;           /* likewise, that a thread was not running meanwhile; atomic */
     u8 writeback;            /* the configuration field; atomic */
@@ -389,7 +393,7 @@ static void work(void *opaque)
     while (x->busy)
         x++;
     x->busy = true;
-    while (!b->stopping) {
+    while (!b->stopping && !b->held) {
         n = take_batch(b, x);
         if (!n) {
             set_notify(b, true);
@@ -407,7 +411,90 @@ static void work(void *opaque)
         vm_lock(b->virtio.vm);
     }
     x->busy = false;
+    if (b->held)
+        host_event_set(&b->rests);
     vm_unlock(b->virtio.vm);
+}
+
+/* --- saving and loading --------------------------------------------------------------------------
+ */
+
+static struct blk *blk_of(struct device *d)
+{
+    return container_of(d, struct blk, dev);
+}
+
+static bool busy(const struct blk *b)
+{
+    for (unsigned i = 0; i < THREADS; i++)
+        if (b->context[i].busy)
+            return true;
+    return false;
+}
+
+/*
+ * What the threads have taken they finish; what they have not taken stays in the rings, also those
+ * of whoever goes on from a copy. Then the disk holds what the guest was told it does, also for
+ * whoever copies it.
+ */
+static void drain(struct device *dev)
+{
+    struct blk *b = blk_of(dev);
+    struct blockdev *disk = b->disk;
+
+    vm_lock(b->virtio.vm);
+    b->held = true;
+    while (busy(b)) {
+        vm_unlock(b->virtio.vm);
+        host_event_wait(&b->rests, UINT64_MAX);
+        vm_lock(b->virtio.vm);
+    }
+    vm_unlock(b->virtio.vm);
+    if (!disk->readonly)
+        result(b, "flushing", disk->ops->flush(disk));
+    host_bh_schedule(&b->resume);
+}
+
+/* Event loop: it goes on, so what was to be done is. */
+static void resume(void *opaque)
+{
+    struct blk *b = opaque;
+
+    vm_lock(b->virtio.vm);
+    b->held = false;
+    vm_unlock(b->virtio.vm);
+    host_workers_kick(b->workers);
+}
+
+static int save(const struct device *dev, struct stream *out, const char **why)
+{
+    const struct blk *b = container_of(dev, struct blk, dev);
+
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u64(out, b->disk->size);
+    stream_put_u8(out, b->disk->readonly);
+    stream_put_u8(out, b->writeback);
+    return virtio_pci_save(&b->pci, out, why);
+}
+
+static int load(struct device *dev, struct stream *in)
+{
+    struct blk *b = blk_of(dev);
+    u8 writeback;
+
+    if (stream_get_u16(in) != STATE_VERSION || stream_get_u64(in) != b->disk->size ||
+        stream_get_u8(in) != b->disk->readonly)
+        return -EINVAL;
+    writeback = stream_get_u8(in);
+    if (writeback > 1 || virtio_pci_load(&b->pci, in))
+        return -EINVAL;
+    b->writeback = writeback;
+    return 0;
+}
+
+static void loaded(struct device *dev)
+{
+    host_workers_kick(blk_of(dev)->workers);
 }
 
 /* --- the device ----------------------------------------------------------------------------------
@@ -464,23 +551,29 @@ static const struct virtio_ops virtio_blk_ops = {.config_read = config_read,
 
 static void reset(struct device *d)
 {
-    virtio_pci_reset(&container_of(d, struct blk, dev)->pci);
+    virtio_pci_reset(&blk_of(d)->pci);
 }
 
 static void destroy(struct device *d)
 {
-    struct blk *b = container_of(d, struct blk, dev);
+    struct blk *b = blk_of(d);
 
     vm_lock(b->virtio.vm);
     b->stopping = true;
     vm_unlock(b->virtio.vm);
+    host_bh_cancel(&b->resume);
     host_workers_destroy(b->workers);
     host_free(b->context);
     host_free(b);
 }
 
-static const struct device_ops device_ops = {
-    .name = "virtio-blk", .reset = reset, .destroy = destroy};
+static const struct device_ops device_ops = {.name = "virtio-blk",
+                                             .reset = reset,
+                                             .drain = drain,
+                                             .save = save,
+                                             .load = load,
+                                             .loaded = loaded,
+                                             .destroy = destroy};
 
 struct device *virtio_blk_create(struct vm *vm, struct device *pci_host, u8 devfn,
                                  const struct virtio_blk_config *cfg)
@@ -496,6 +589,7 @@ struct device *virtio_blk_create(struct vm *vm, struct device *pci_host, u8 devf
     b->disk = cfg->disk;
     b->writeback = 1;
     b->nqueues = cfg->queues;
+    host_bh_init(&b->resume, resume, b);
     for (size_t i = 0; cfg->serial && cfg->serial[i] && i < ID_SIZE; i++)
         b->id[i] = cfg->serial[i];
     virtio_init(d, vm, &virtio_blk_ops, VIRTIO_ID_BLOCK, cfg->name, sizeof(struct blk_config));

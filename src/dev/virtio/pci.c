@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dev/virtio/pci.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -395,4 +396,55 @@ void virtio_pci_reset(struct virtio_pci *t)
     t->queue_select = 0;
     t->device_feature_select = t->driver_feature_select = 0;
     pci_reset(&t->pci);
+}
+
+/* --- saving and loading --------------------------------------------------------------------------
+ */
+
+int virtio_pci_save(const struct virtio_pci *t, struct stream *out, const char **why)
+{
+    int err;
+
+    pci_save(&t->pci, out);
+    stream_put_u8(out, t->isr);
+    stream_put_u32(out, t->device_feature_select);
+    stream_put_u32(out, t->driver_feature_select);
+    stream_put_u16(out, t->queue_select);
+    err = virtio_save(t->d, out);
+    if (err)
+        *why = "a device is still at work on what its driver asked for";
+    return err;
+}
+
+static bool vector_ok(const struct virtio_pci *t, u16 vector)
+{
+    return vector == valid_vector(t, vector);
+}
+
+static bool vectors_ok(const struct virtio_pci *t)
+{
+    for (unsigned i = 0; i < t->d->nqueues; i++)
+        if (!vector_ok(t, t->d->q[i].vector))
+            return false;
+    return vector_ok(t, t->d->config_vector);
+}
+
+static bool load(struct virtio_pci *t, struct stream *in)
+{
+    if (pci_load(&t->pci, in))
+        return false;
+    t->isr = stream_get_u8(in);
+    t->device_feature_select = stream_get_u32(in);
+    t->driver_feature_select = stream_get_u32(in);
+    t->queue_select = stream_get_u16(in);
+    return !in->error && !(t->isr & ~(ISR_QUEUE | ISR_CONFIG)) && !virtio_load(t->d, in) &&
+           vectors_ok(t);
+}
+
+int virtio_pci_load(struct virtio_pci *t, struct stream *in)
+{
+    if (load(t, in))
+        return 0;
+    virtio_set_status(t->d, 0);
+    return -EINVAL;
 }

@@ -24,4 +24,13 @@ int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device
 /* The machine is reset: registers to their power-on values, the device is reset. */
 void virtio_pci_reset(struct virtio_pci *t);
 
+/*
+ * What device and driver share of a device's state (core/device.h): the function, the registers and
+ * the queues. -EBUSY: a request is in flight, *why says so. -EINVAL: what was loaded cannot be, and
+ * the virtio device is as after a reset. Loading calls none of the device's virtio_ops but
+ * features_ok; nobody tells it again of buffers that are available.
+ */
+int virtio_pci_save(const struct virtio_pci *t, struct stream *out, const char **why);
+int virtio_pci_load(struct virtio_pci *t, struct stream *in);
+
 #endif

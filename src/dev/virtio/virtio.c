@@ -51,12 +51,8 @@ void virtio_reset_done(struct virtio_device *d)
     d->status = 0;
 }
 
-static void reset(struct virtio_device *d)
+void virtio_forget(struct virtio_device *d)
 {
-    if (d->resetting)
-        return;
-    d->generation++;
-    d->resetting = true;
     d->features = 0;
     d->config_vector = VIRTIO_NO_VECTOR;
     for (unsigned i = 0; i < d->nqueues; i++) {
@@ -64,6 +60,15 @@ static void reset(struct virtio_device *d)
 
         d->q[i] = (struct virtq){.size_max = max, .size = max, .vector = VIRTIO_NO_VECTOR};
     }
+}
+
+static void reset(struct virtio_device *d)
+{
+    if (d->resetting)
+        return;
+    d->generation++;
+    d->resetting = true;
+    virtio_forget(d);
     if (d->ops->reset)
         d->ops->reset(d);
     if (d->resetting && !d->inflight)
@@ -73,7 +78,7 @@ static void reset(struct virtio_device *d)
 /* --- status --------------------------------------------------------------------------------------
  */
 
-static bool features_acceptable(struct virtio_device *d)
+bool virtio_features_acceptable(struct virtio_device *d)
 {
     return !(d->features & ~d->offered) && virtio_has(d, VIRTIO_F_VERSION_1) &&
            (!d->ops->features_ok || d->ops->features_ok(d));
@@ -100,7 +105,7 @@ void virtio_set_status(struct virtio_device *d, u8 status)
     }
     if (d->resetting)
         return;
-    if ((added & VIRTIO_STATUS_FEATURES_OK) && !features_acceptable(d))
+    if ((added & VIRTIO_STATUS_FEATURES_OK) && !virtio_features_acceptable(d))
         added &= (u8)~VIRTIO_STATUS_FEATURES_OK;
     if ((added & VIRTIO_STATUS_DRIVER_OK) && !((d->status | added) & VIRTIO_STATUS_FEATURES_OK))
         added &= (u8)~VIRTIO_STATUS_DRIVER_OK;

@@ -85,15 +85,12 @@ struct virtq {
     u8 *desc_host, *driver_host, *device_host;
     u16 next_avail;             /* split: index of the next available entry; packed: position */
     u16 next_used;              /* likewise for used ones */
-    u16 signalled;              /* split, event index: used index at the last interrupt decision */
     bool avail_wrap, used_wrap; /* packed */
-    bool signalled_valid;
-    bool holding;    /* between virtq_hold and virtq_release */
-    u8 *held;        /* packed: flags of the first chain pushed meanwhile ... */
-    u16 held_flags;  /* ... and what they are to be */
-    bool notify_off; /* the device does not want notifications now */
-    u32 pushed;      /* chains pushed since the last virtq_signal */
-    u32 inflight;    /* chains taken and not yet given back */
+    bool holding;               /* between virtq_hold and virtq_release */
+    u8 *held;                   /* packed: flags of the first chain pushed meanwhile ... */
+    u16 held_flags;             /* ... and what they are to be */
+    bool notify_off;            /* the device does not want notifications now */
+    u32 pushed;                 /* chains pushed since the last virtq_signal */
 };
 
 struct virtio_device {
@@ -149,7 +146,8 @@ bool virtio_live(const struct virtio_device *d);
 
 /* Takes the next available chain of queue q. false: there is none, or the device is not live. */
 bool virtq_pop(struct virtio_device *d, unsigned q, struct virtq_chain *c);
-/* Undoes the last virtq_pop of q: no other chain was taken from q since. */
+/* Undoes the last virtq_pop of q: no other chain was taken from q since, or those that were have
+ * been undone. */
 void virtq_unpop(struct virtio_device *d, unsigned q, const struct virtq_chain *c);
 /* True when a chain is available. */
 bool virtq_ready(struct virtio_device *d, unsigned q);
@@ -185,7 +183,15 @@ void virtio_set_status(struct virtio_device *d, u8 status);
 u8 virtio_get_status(const struct virtio_device *d);
 /* Enables queue q at the addresses in it; false: they are not the device's to use. */
 bool virtq_enable(struct virtio_device *d, unsigned q);
+/* Of a queue that was loaded as enabled: sets its host addresses. false: it cannot be as it is. */
+bool virtq_loaded(struct virtio_device *d, unsigned q);
 void virtio_notify(struct virtio_device *d, unsigned q);
+/* Its state (core/device.h), which goes into that of the transport. -EBUSY: chains are taken and
+ * not given back. */
+int virtio_save(const struct virtio_device *d, struct stream *out);
+/* 0, or -EINVAL: the device is as after a reset. The driver's notifications may be lost: when all
+ * is loaded the device looks at its queues by itself. */
+int virtio_load(struct virtio_device *d, struct stream *in);
 
 /* --- for devices: copies between chains and flat memory ------------------------------------------
  */

@@ -129,32 +129,46 @@ bool chain_add_indirect(struct virtio_device *d, struct virtq_chain *c,
 /* --- enabling ------------------------------------------------------------------------------------
  */
 
-static u8 *map_area(struct virtio_device *d, u64 addr, u64 len, u64 align, bool write)
+/* Also memory the device may not access now: a driver that takes bus mastering away while a queue
+ * is enabled stops no ring. */
+static u8 *map_ram(struct virtio_device *d, u64 addr, u64 len, bool write)
+{
+    const struct mem_slot *s = guest_mem_slot(&d->vm->mem, gpa(addr));
+
+    return s && !(write && s->readonly) ? guest_mem_ptr(&d->vm->mem, gpa(addr), len) : NULL;
+}
+
+static u8 *map_dma(struct virtio_device *d, u64 addr, u64 len, bool write)
 {
     u64 got = len;
-    u8 *p;
+    u8 *p = d->transport->map(d->transport_opaque, addr, &got, write);
 
-    if (addr % align)
-        return NULL;
-    p = d->transport->map(d->transport_opaque, addr, &got, write);
     return p && got == len ? p : NULL;
 }
 
-bool virtq_enable(struct virtio_device *d, unsigned n)
+typedef u8 *map_fn(struct virtio_device *d, u64 addr, u64 len, bool write);
+
+static bool map_rings(struct virtio_device *d, struct virtq *q, map_fn *map)
 {
-    struct virtq *q = &d->q[n];
     bool packed = virtio_has(d, VIRTIO_F_RING_PACKED);
     u64 size = q->size;
 
     if (!size || size > q->size_max || (!packed && (size & (size - 1))))
         return false;
     /* Areas and their alignments: 2.7, 2.8. */
-    q->desc_host = map_area(d, q->desc, 16 * size, 16, packed);
-    q->driver_host = packed ? map_area(d, q->driver, 4, 4, false)
-                            : map_area(d, q->driver, 6 + 2 * size, 2, false);
-    q->device_host =
-        packed ? map_area(d, q->device, 4, 4, true) : map_area(d, q->device, 6 + 8 * size, 4, true);
-    if (!q->desc_host || !q->driver_host || !q->device_host)
+    if (q->desc % 16 || q->driver % (packed ? 4 : 2) || q->device % 4)
+        return false;
+    q->desc_host = map(d, q->desc, 16 * size, packed);
+    q->driver_host = map(d, q->driver, packed ? 4 : 6 + 2 * size, false);
+    q->device_host = map(d, q->device, packed ? 4 : 6 + 8 * size, true);
+    return q->desc_host && q->driver_host && q->device_host;
+}
+
+bool virtq_enable(struct virtio_device *d, unsigned n)
+{
+    struct virtq *q = &d->q[n];
+
+    if (!map_rings(d, q, map_dma))
         return false;
     q->next_avail = q->next_used = 0;
     q->avail_wrap = q->used_wrap = true;
@@ -162,6 +176,36 @@ bool virtq_enable(struct virtio_device *d, unsigned n)
     q->pushed = 0;
     q->enabled = true;
     return true;
+}
+
+/* Where an index of a packed ring stands in two turns of it. */
+static u32 position(const struct virtq *q, u16 at, bool wrap)
+{
+    return at + (wrap ? 0u : q->size);
+}
+
+/* Chains that were taken and never given back: no more than the queue has entries. When the driver
+ * has broken the rules they may be more, and nobody looks at the rings any more. */
+static bool indices_ok(const struct virtio_device *d, const struct virtq *q)
+{
+    u32 turns = 2u * q->size;
+
+    if (d->status & VIRTIO_STATUS_NEEDS_RESET)
+        return true;
+    if (!virtio_has(d, VIRTIO_F_RING_PACKED))
+        return (u16)(q->next_avail - q->next_used) <= q->size;
+    return q->next_avail < q->size && q->next_used < q->size &&
+           (position(q, q->next_avail, q->avail_wrap) + turns -
+            position(q, q->next_used, q->used_wrap)) %
+                   turns <=
+               q->size;
+}
+
+bool virtq_loaded(struct virtio_device *d, unsigned n)
+{
+    struct virtq *q = &d->q[n];
+
+    return map_rings(d, q, map_ram) && indices_ok(d, q);
 }
 
 /* --- for devices ---------------------------------------------------------------------------------

@@ -46,6 +46,10 @@ bool virtq_bad(struct virtio_device *d, const char *what);
 
 /* The last chain came back: the reset is complete. */
 void virtio_reset_done(struct virtio_device *d);
+/* What was negotiated and set up is forgotten. */
+void virtio_forget(struct virtio_device *d);
+/* d->features are what a driver may ask for. */
+bool virtio_features_acceptable(struct virtio_device *d);
 
 /* The ring layouts. Of a live device's enabled queue. */
 struct virtq_layout {

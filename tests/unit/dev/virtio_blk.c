@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The block device in the middle of traffic when its machine is saved, with a disk in memory. */
+#include <errno.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "core/backend.h"
+#include "dev/pci/pci.h"
+#include "dev/virtio/blk.h"
+#include "dev/virtio_move.h"
+#include "test.h"
+
+#define DEVFN PCI_DEVFN(2, 0)
+#define SECTORS 64u
+#define QUEUES 2
+#define F_FLUSH BIT64(9)
+#define F_WCE BIT64(11)
+#define F_MQ BIT64(12)
+#define IN 0
+#define OUT 1
+
+static u8 image[SECTORS * 512];
+static unsigned flushes, dirty; /* writes since the last flush */
+static void (*in_write)(void);  /* called once within the next write */
+
+static int disk_readv(struct blockdev *b, const struct host_iov *iov, unsigned n, u64 off)
+{
+    (void)b;
+    for (unsigned i = 0; i < n; off += iov[i++].len)
+        memcpy(iov[i].base, image + off, iov[i].len);
+    return 0;
+}
+
+static int disk_writev(struct blockdev *b, const struct host_iov *iov, unsigned n, u64 off)
+{
+    void (*fn)(void) = in_write;
+
+    (void)b;
+    in_write = NULL;
+    if (fn)
+        fn();
+    for (unsigned i = 0; i < n; off += iov[i++].len)
+        memcpy(image + off, iov[i].base, iov[i].len);
+    dirty++;
+    return 0;
+}
+
+static int disk_flush(struct blockdev *b)
+{
+    (void)b;
+    flushes++;
+    dirty = 0;
+    return 0;
+}
+
+static const struct blockdev_ops disk_ops = {
+    .readv = disk_readv, .writev = disk_writev, .flush = disk_flush};
+static struct blockdev disk;
+
+static struct vd_board *b;
+static struct vdriver d;
+
+static struct vd_board *create(void)
+{
+    struct virtio_blk_config cfg = {.disk = &disk, .name = "blk0", .queues = QUEUES};
+    struct vd_board *now = vd_board_new();
+
+    assert_non_null(virtio_blk_create(&now->m->vm, now->host, DEVFN, &cfg));
+    return now;
+}
+
+static void start(unsigned mode, u64 features)
+{
+    disk = (struct blockdev){.ops = &disk_ops, .size = sizeof(image)};
+    memset(image, 0, sizeof(image));
+    flushes = dirty = 0;
+    b = create();
+    vd_attach(&d, b, DEVFN);
+    vd_start(&d, vd_mode(mode), features, 8);
+}
+
+/* Makes a request available; where its data is, and behind it its status. */
+static u64 add(unsigned q, u32 type, u64 sector, u8 fill)
+{
+    struct {
+        u32 type, reserved;
+        u64 sector;
+    } h = {.type = type, .sector = sector};
+    u64 at = vd_alloc(b, 16 + 512 + 1, 16);
+    struct vd_buf v[3] = {{at, 16}, {at + 16, 512}, {at + 528, 1}};
+
+    memcpy(vd_ram(b, at), &h, sizeof(h));
+    memset(vd_ram(b, at + 16), fill, 512);
+    *vd_ram(b, at + 528) = 0xff;
+    assert_true(vd_add(&d, q, v, type == OUT ? 2 : 1, type == OUT ? 1 : 2) >= 0);
+    return at + 16;
+}
+
+static u8 status(u64 at)
+{
+    return *vd_ram(b, at + 512);
+}
+
+static void blk__goes_on_in_another_machine(void **state)
+{
+    (void)state;
+    for (unsigned mode = 0; mode < VD_MODES; mode++) {
+        start(mode, F_FLUSH | F_MQ);
+        for (unsigned i = 0; i < 30; i++) {
+            unsigned q = i % QUEUES;
+            u64 w, r;
+            u32 n;
+
+            vd_want_interrupt(&d, q, 1);
+            w = add(q, OUT, i, (u8)(i + 1));
+            vd_kick(&d, q);
+            if (i % 3 == 0)
+                vd_move(&b, &d, create); /* it is available, nobody will say so again */
+            fake_settle();
+            assert_int_equal(status(w), 0);
+            if (i % 3 == 1) {
+                vd_move(&b, &d, create); /* it is done, the guest has not looked */
+                assert_int_equal(dirty, 0);
+            }
+            assert_int_equal(vd_interrupts(&d, q), 1);
+            assert_true(vd_used(&d, q, NULL) >= 0);
+            if (i % 3 == 2)
+                vd_move(&b, &d, create);
+            fake_settle(); /* what a new machine begins with */
+            r = add(q, IN, i, 0);
+            assert_true(vd_kick(&d, q));
+            fake_settle();
+            assert_int_equal(status(r), 0);
+            assert_int_equal(*vd_ram(b, r), i + 1);
+            assert_true(vd_used(&d, q, &n) >= 0);
+            assert_int_equal(n, 513);
+            vd_interrupts(&d, q);
+        }
+        vd_board_free(b);
+    }
+}
+
+/* The machine that was saved goes on, too. */
+static void blk__the_saved_machine_goes_on(void **state)
+{
+    u64 w;
+
+    (void)state;
+    for (unsigned mode = 0; mode < VD_MODES; mode++) {
+        start(mode, F_FLUSH);
+        w = add(0, OUT, 1, 7);
+        vd_kick(&d, 0);
+        state_save(b->m);
+        assert_int_equal(status(w), 0xff);
+        fake_settle();
+        assert_int_equal(status(w), 0);
+        w = add(0, OUT, 2, 8);
+        assert_true(vd_kick(&d, 0));
+        fake_settle();
+        assert_int_equal(status(w), 0);
+        vd_board_free(b);
+    }
+}
+
+static struct device *device(void)
+{
+    for (struct device *dev = b->m->vm.devices; dev; dev = dev->next)
+        if (!strcmp(dev->ops->name, "virtio-blk"))
+            return dev;
+    return NULL;
+}
+
+/* The worker's thread: a coroutine that stops within a write. */
+static ucontext_t test_context, thread_context;
+static u8 stack[256 * 1024] __attribute__((aligned(64)));
+static unsigned waits;
+
+static void stop_thread(void)
+{
+    swapcontext(&thread_context, &test_context);
+}
+
+static void thread_main(void)
+{
+    in_write = stop_thread;
+    fake_settle();
+}
+
+static void enter_thread(void)
+{
+    swapcontext(&test_context, &thread_context);
+}
+
+/* Whoever drains waits. */
+static void block(void)
+{
+    waits++;
+    enter_thread();
+}
+
+static void blk__drain_waits_for_what_was_taken(void **state)
+{
+    u64 w[2];
+
+    (void)state;
+    start(0, F_FLUSH);
+    for (unsigned i = 0; i < 2; i++)
+        w[i] = add(0, OUT, i, 5);
+    vd_kick(&d, 0);
+    assert_int_equal(getcontext(&thread_context), 0);
+    thread_context.uc_stack.ss_sp = stack;
+    thread_context.uc_stack.ss_size = sizeof(stack);
+    thread_context.uc_link = &test_context;
+    makecontext(&thread_context, thread_main, 0);
+    enter_thread();
+    assert_int_equal(status(w[0]), 0xff);
+    fake_block = block;
+    device()->ops->drain(device());
+    assert_int_equal(waits, 1);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(status(w[i]), 0);
+    assert_int_equal(flushes, 1);
+    assert_int_equal(dirty, 0);
+    state_save(b->m);
+    fake_settle();
+    vd_board_free(b);
+}
+
+static void blk__write_back_is_kept(void **state)
+{
+    (void)state;
+    start(0, F_FLUSH | F_WCE);
+    vd_dev_put(&d, 32, 1, 0);
+    vd_move(&b, &d, create);
+    assert_int_equal(vd_dev_get(&d, 32, 1), 0);
+    fake_settle();
+    add(0, OUT, 0, 1);
+    vd_kick(&d, 0);
+    flushes = 0;
+    fake_settle();
+    assert_int_equal(flushes, 1);
+    vd_board_free(b);
+}
+
+static void blk__another_disk_is_refused(void **state)
+{
+    struct state_file *f;
+    size_t len;
+    u8 *bytes;
+
+    (void)state;
+    start(0, F_FLUSH);
+    f = state_save(b->m);
+    bytes = state_bytes(f, "virtio-blk", &len);
+    vd_board_free(b);
+    disk.size -= 512;
+    b = create();
+    assert_int_equal(state_load_device(b->m, "virtio-blk", bytes, len), -EINVAL);
+    disk.size += 512;
+    assert_int_equal(state_load_device(b->m, "virtio-blk", bytes, len), 0);
+    disk.readonly = true;
+    assert_int_equal(state_load_device(b->m, "virtio-blk", bytes, len), -EINVAL);
+    disk.readonly = false;
+    state_refuses_pieces(b->m, f, "virtio-blk");
+    vd_board_free(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(blk__goes_on_in_another_machine),
+        cmocka_unit_test(blk__the_saved_machine_goes_on),
+        cmocka_unit_test(blk__drain_waits_for_what_was_taken),
+        cmocka_unit_test(blk__write_back_is_kept),
+        cmocka_unit_test(blk__another_disk_is_refused),
+    };
+
+    return cmocka_run_group_tests_name("dev-virtio-blk", tests, NULL, NULL);
+}
