@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "x86/cpuid.h"
+#include "x86/cpu_features.h"
 
 #include "x86/msr.h"
 
@@ -87,8 +87,8 @@
 
 #define XCR0_X87 BIT64(0)
 #define XCR0_SSE BIT64(1)
-#define XCR0_AVX BIT64(2)
-#define XCR0_AVX512 (BIT64(5) | BIT64(6) | BIT64(7))
+#define XCR0_AVX X86_XCR0_AVX
+#define XCR0_AVX512 X86_XCR0_AVX512
 #define XCR0_KEPT (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512)
 
 /* Leaf 80000001H. */
@@ -203,7 +203,7 @@ static const struct x86_cpuid_entry *find(const struct x86_cpu_model *m, u32 lea
     return NULL;
 }
 
-/* Vector features and XCR0 stand and fall together. */
+/* x86_cpu_model_settle makes vector features and XCR0 stand and fall together. */
 static void features(struct builder *b, u64 host_xcr0)
 {
     struct x86_cpu_model *m = b->m;
@@ -224,28 +224,12 @@ static void features(struct builder *b, u64 host_xcr0)
     u32 a71 = l71[0] & F71A_HOST;
 
     u64 xcr0 = c & F1C_XSAVE ? host_xcr0 & XCR0_KEPT : 0;
-    if (!(xcr0 & XCR0_AVX) || !(c & F1C_AVX)) {
-        xcr0 &= ~(XCR0_AVX | XCR0_AVX512);
-        c &= ~(F1C_AVX | F1C_FMA | F1C_F16C);
-        b7 &= ~F7B_AVX2;
-        c7 &= ~F7C_VEX_CRYPTO;
-        a71 &= ~F71A_AVX_VNNI;
-    }
-    if ((xcr0 & XCR0_AVX512) != XCR0_AVX512 || !(b7 & BIT32(16))) {
-        xcr0 &= ~XCR0_AVX512;
-        b7 &= ~F7B_AVX512;
-        c7 &= ~F7C_AVX512;
-        d7 &= ~F7D_AVX512;
-        a71 &= ~F71A_AVX512_BF16;
-    }
-    m->xcr0_valid = xcr0;
     if (!m->amd) {
         d7 |= F7D_SPEC_CTRL | F7D_ARCH_CAPABILITIES;
         m->arch_caps = ARCH_CAPS;
     }
     if (one_socket > 1)
         d |= F1D_HTT;
-    m->signature = l1[0];
     /* EBX: brand, CLFLUSH line, logical processors; the APIC id is dynamic. */
     add4(b, 1, -1, l1[0], (l1[1] & 0xffff) | one_socket << 16, c, d);
     add4(b, 7, 0, 1, b7, c7, d7);
@@ -255,16 +239,7 @@ static void features(struct builder *b, u64 host_xcr0)
         return;
     /* Leaf 0DH: sizes are dynamic, offsets are the host's as the images are (SDM 1 13.2). */
     host_leaf(b, 0xd, 1, ld1);
-    m->xsave_size = 576;
-    for (u32 i = 2; i < 32; i++) {
-        u32 r[4];
-        if (!(xcr0 & BIT64(i)))
-            continue;
-        host_leaf(b, 0xd, i, r);
-        if (r[0] + r[1] > m->xsave_size)
-            m->xsave_size = r[0] + r[1];
-    }
-    add4(b, 0xd, 0, (u32)xcr0, 0, m->xsave_size, 0);
+    add4(b, 0xd, 0, (u32)xcr0, 0, 0, 0);
     add4(b, 0xd, 1, ld1[0] & FDA_HOST, 0, 0, 0);
     for (u32 i = 2; i < 32; i++) {
         u32 r[4];
@@ -326,11 +301,11 @@ static void extended_leaves(struct builder *b)
     const struct x86_cpuid_entry *l0 = find(m, 0, 0), *l1 = find(m, 1, 0);
     u32 r[4];
 
-    m->max_ext = m->amd ? MAX_AMD_EXT : MAX_INTEL_EXT;
+    u32 max_ext = m->amd ? MAX_AMD_EXT : MAX_INTEL_EXT;
     if (m->amd)
-        add4(b, 0x80000000u, -1, m->max_ext, l0->ebx, l0->ecx, l0->edx);
+        add4(b, 0x80000000u, -1, max_ext, l0->ebx, l0->ecx, l0->edx);
     else
-        add4(b, 0x80000000u, -1, m->max_ext, 0, 0, 0);
+        add4(b, 0x80000000u, -1, max_ext, 0, 0, 0);
 
     host_leaf(b, 0x80000001u, 0, r);
     u32 c = r[2] & (m->amd ? E1C_HOST : E1C_INTEL);
@@ -338,7 +313,7 @@ static void extended_leaves(struct builder *b)
     if (m->amd) {
         c |= E1C_TOPOEXT | (b->ncpus > 1 ? E1C_CMP_LEGACY : 0);
         d |= (l1->edx & E1D_REPEATED) | (r[3] & E1D_MMXEXT);
-        add4(b, 0x80000001u, -1, m->signature, r[1], c, d);
+        add4(b, 0x80000001u, -1, l1->eax, r[1], c, d);
     } else {
         add4(b, 0x80000001u, -1, 0, 0, c, d);
     }
@@ -350,13 +325,12 @@ static void extended_leaves(struct builder *b)
     add4(b, 0x80000007u, -1, 0, 0, 0, E7D_INVARIANT_TSC);
 
     host_leaf(b, 0x80000008u, 0, r);
-    m->phys_bits = (u8)(r[0] & 0xff);
-    if (m->phys_bits < 36)
-        m->phys_bits = 36;
-    if (m->phys_bits > 52)
-        m->phys_bits = 52;
-    m->lin_bits = 48;
-    u32 a8 = m->phys_bits | (u32)m->lin_bits << 8;
+    u32 phys = r[0] & 0xff;
+    if (phys < X86_PHYS_BITS_MIN)
+        phys = X86_PHYS_BITS_MIN;
+    if (phys > X86_PHYS_BITS_MAX)
+        phys = X86_PHYS_BITS_MAX;
+    u32 a8 = phys | 48 << 8;
     if (!m->amd) {
         add4(b, 0x80000008u, -1, a8, 0, 0, 0);
         return;
@@ -380,12 +354,22 @@ static void kvm_leaves(const struct builder *b, const struct x86_cpu_options *op
     add4(b, KVM_TIMING_LEAF, -1, (u32)opt->tsc_khz, APIC_BUS_KHZ, 0, 0);
 }
 
-/* What the shown features let a guest set in control registers. */
-static void derive(struct x86_cpu_model *m)
+void x86_cpu_model_derive(struct x86_cpu_model *m)
 {
-    const struct x86_cpuid_entry *l1 = find(m, 1, 0), *l7 = find(m, 7, 0);
-    const struct x86_cpuid_entry *e1 = find(m, 0x80000001u, 0);
+    const struct x86_cpuid_entry *l0 = find(m, 0, 0), *l1 = find(m, 1, 0), *l7 = find(m, 7, 0);
+    const struct x86_cpuid_entry *ld = find(m, 0xd, 0), *e0 = find(m, 0x80000000u, 0);
+    const struct x86_cpuid_entry *e1 = find(m, 0x80000001u, 0), *e8 = find(m, 0x80000008u, 0);
 
+    /* "AuthenticAMD", "HygonGenuine" */
+    m->amd = (l0->ebx == 0x68747541 && l0->edx == 0x69746e65 && l0->ecx == 0x444d4163) ||
+             (l0->ebx == 0x6f677948 && l0->edx == 0x6e65476e && l0->ecx == 0x656e6975);
+    m->max_basic = l0->eax;
+    m->max_ext = e0->eax;
+    m->signature = l1->eax;
+    m->phys_bits = (u8)e8->eax;
+    m->lin_bits = (u8)(e8->eax >> 8);
+    m->xcr0_valid = ld ? ld->eax : 0;
+    m->xsave_size = ld ? ld->ecx : 0;
     m->gbpages = (e1->edx & E1D_GBPAGES) != 0;
     m->nx = (e1->edx & E1D_NX) != 0;
     m->pse36 = (l1->edx & BIT32(17)) != 0;
@@ -430,14 +414,13 @@ void x86_cpu_model_build(struct x86_cpu_model *m, x86_cpuid_fn *host, u64 host_x
     b.host_ext = r[0] & 0x80000000u ? r[0] : 0;
 
     m->tsc_khz = (u32)opt->tsc_khz;
-    m->max_basic = m->amd ? MAX_AMD_BASIC : MAX_INTEL_BASIC;
-    add4(&b, 0, -1, m->max_basic, vendor[0], vendor[1], vendor[2]);
+    add4(&b, 0, -1, m->amd ? MAX_AMD_BASIC : MAX_INTEL_BASIC, vendor[0], vendor[1], vendor[2]);
     features(&b, host_xcr0);
     basic_leaves(&b, opt);
     extended_leaves(&b);
     if (!opt->hide_kvm)
         kvm_leaves(&b, opt);
-    derive(m);
+    x86_cpu_model_settle(m);
 }
 
 /* Registers of leaves that hold features: EAX, EBX, ECX, EDX are 0..3. */
@@ -482,9 +465,7 @@ void x86_cpu_model_restrict(struct x86_cpu_model *m, x86_cpuid_kept_fn *kept, vo
                 (have & on_cpu[k].taken);
         }
     }
-    const struct x86_cpuid_entry *ld = find(m, 0xd, 0);
-    m->xcr0_valid &= ld && (find(m, 1, 0)->ecx & F1C_XSAVE) ? ld->eax : 0;
-    derive(m);
+    x86_cpu_model_settle(m);
 }
 
 /* Bytes of the XSAVE area for the components in mask (SDM 1 13.4.2, 13.4.3). */

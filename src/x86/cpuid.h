@@ -13,8 +13,15 @@ struct x86_cpuid_entry {
 };
 
 #define X86_CPUID_MAX 96
+#define X86_PHYS_BITS_MIN 36
+#define X86_PHYS_BITS_MAX 52
 
-/* Derived facts the executor asks for often. */
+/* XCR0's components that exist here beside x87 and SSE. */
+#define X86_XCR0_AVX BIT64(2)
+#define X86_XCR0_AVX512 (BIT64(5) | BIT64(6) | BIT64(7))
+
+/* The entries say it all but for tsc_khz and arch_caps; the rest is derived, for the executor asks
+ * for it often. */
 struct x86_cpu_model {
     struct x86_cpuid_entry entry[X86_CPUID_MAX];
     unsigned n;
@@ -54,6 +61,10 @@ void x86_cpu_model_build(struct x86_cpu_model *m, x86_cpuid_fn *host, u64 host_x
  */
 typedef void x86_cpuid_kept_fn(void *opaque, u32 leaf, u32 subleaf, u32 out[4]);
 void x86_cpu_model_restrict(struct x86_cpu_model *m, x86_cpuid_kept_fn *kept, void *opaque);
+
+/* Sets the fields that follow from the entries, of which there are leaves 0, 1, 7, 80000000H,
+ * 80000001H and 80000008H. */
+void x86_cpu_model_derive(struct x86_cpu_model *m);
 
 /* What CPUID returns on a vCPU: dynamic bits (OSXSAVE, OSPKE, APIC id, APIC enabled, XCR0-dependent
  * size) are filled from *s, apic_id and apic_on. Out-of-range leaves behave as on the vendor's
