@@ -74,6 +74,15 @@ static void heap_remove(struct vm *vm, struct vtimer *t)
 
 static void host_timer_fired(void *opaque);
 
+static u64 host_time(const struct vm *vm, u64 clock)
+{
+    u64 base = vm->clock_base, sum;
+
+    if (base >> 63) /* before the host's zero: the machine has run for longer than the host */
+        return clock >= -base ? clock + base : 0;
+    return add_ok(clock, base, &sum) ? sum : UINT64_MAX;
+}
+
 /*
  * The host's timer is moved only to come earlier: one that fires too soon finds nothing due and is
  * set again, which is rarer than a guest that moves its deadline further away.
@@ -85,9 +94,7 @@ static void arm_host(struct vm *vm)
     if (next >= vm->host_deadline || vm->clock_stopped != VM_CLOCK_RUNS)
         return;
     vm->host_deadline = next;
-    if (!add_ok(next, vm->clock_base, &next))
-        next = UINT64_MAX;
-    host_loop_timer(next, host_timer_fired, vm);
+    host_loop_timer(host_time(vm, next), host_timer_fired, vm);
 }
 
 static void host_timer_fired(void *opaque)
