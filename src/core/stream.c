@@ -90,3 +90,17 @@ u64 stream_get_u64(struct stream *s)
 {
     return get_le(s, 8);
 }
+
+bool stream_get_bool(struct stream *s)
+{
+    u8 v = stream_get_u8(s);
+
+    stream_expect(s, v <= 1);
+    return v == 1;
+}
+
+void stream_expect(struct stream *s, bool ok)
+{
+    if (!ok && !s->error)
+        s->error = -EINVAL;
+}

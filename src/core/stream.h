@@ -22,5 +22,9 @@ u8 stream_get_u8(struct stream *s);
 u16 stream_get_u16(struct stream *s);
 u32 stream_get_u32(struct stream *s);
 u64 stream_get_u64(struct stream *s);
+/* A byte that must be 0 or 1; false and -EINVAL otherwise. */
+bool stream_get_bool(struct stream *s);
+/* What was read must be so: -EINVAL from here on if not. */
+void stream_expect(struct stream *s, bool ok);
 
 #endif

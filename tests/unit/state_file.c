@@ -18,6 +18,8 @@ struct state_file *state_save(struct machine *m)
         if (d->ops->drain)
             d->ops->drain(d);
     file.clock_ns = vm_clock_ns(&m->vm);
+    for (unsigned i = 0; i < m->vm.nvcpus; i++)
+        file.tsc[i] = m->vm.tsc_stopped + m->cpu[i].s.tsc_offset;
     memcpy(file.ram, m->ram, FAKE_RAM_SIZE);
     vm_lock(&m->vm);
     for (struct device *d = m->vm.devices; d; d = d->next) {
@@ -66,6 +68,8 @@ int state_load(struct machine *m, const struct state_file *f)
 
     vm_pause(&m->vm);
     vm_clock_set(&m->vm, f->clock_ns);
+    for (unsigned i = 0; i < m->vm.nvcpus; i++)
+        m->cpu[i].s.tsc_offset = f->tsc[i] - m->vm.tsc_stopped;
     memcpy(m->ram, f->ram, FAKE_RAM_SIZE);
     vm_lock(&m->vm);
     for (unsigned i = 0; i < f->n && !err; i++)

@@ -11,7 +11,7 @@
 #define STATE_DEVICES_MAX 32
 
 struct state_file {
-    u64 clock_ns;
+    u64 clock_ns, tsc[VM_VCPUS_MAX]; /* the guest's, which go on from there */
     u8 ram[FAKE_RAM_SIZE];
     unsigned n;
     struct {

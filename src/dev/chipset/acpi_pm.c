@@ -24,6 +24,7 @@ struct acpi_pm {
     struct vm *vm;
     struct irq_line sci;
     u16 status, enable, control;
+    u8 gpe_status, gpe_enable;
     u64 overflow_seen; /* half periods of the timer until which TMR_STS is up to date */
     struct vtimer timer;
 };
@@ -50,7 +51,7 @@ static void update(struct acpi_pm *p)
                    clock_scale_up((p->overflow_seen + 1) << 31, NS_PER_S, PM_TIMER_HZ) + 1);
     else
         vtimer_cancel(&p->timer);
-    irq_set(&p->sci, p->status & p->enable & EN_ALL);
+    irq_set(&p->sci, (p->status & p->enable & EN_ALL) || (p->gpe_status & p->gpe_enable));
 }
 
 static void timer_fired(void *opaque)
@@ -68,6 +69,14 @@ bool acpi_pm_power_button(struct device *d)
     p->status |= PWRBTN_STS;
     update(p);
     return p->enable & PWRBTN_STS;
+}
+
+void acpi_pm_raise_gpe(struct device *d, unsigned n)
+{
+    struct acpi_pm *p = container_of(d, struct acpi_pm, dev);
+
+    p->gpe_status |= (u8)(1u << n);
+    update(p);
 }
 
 static void write_control(struct acpi_pm *p, u16 val)
@@ -91,6 +100,8 @@ static u16 read16(struct acpi_pm *p, u64 off)
         return (u16)ticks(p);
     case ACPI_PM_TMR + 2:
         return (u16)(ticks(p) >> 16);
+    case ACPI_GPE0:
+        return (u16)(p->gpe_status | p->gpe_enable << 8);
     default:
         return 0;
     }
@@ -111,6 +122,11 @@ static void write16(struct acpi_pm *p, u64 off, u16 val)
         break;
     case ACPI_PM1A_CNT:
         write_control(p, val);
+        break;
+    case ACPI_GPE0: /* two registers of a byte each (ACPI 6.5 4.8.4.1): ones clear, enable */
+        p->gpe_status &= (u8)~val;
+        p->gpe_enable = (u8)(val >> 8);
+        update(p);
         break;
     default:
         break;
@@ -141,6 +157,8 @@ static void port_write(void *dev, u64 off, unsigned size, u64 val)
     if (size == 1) {
         unsigned shift = 8 * (off & 1);
         u16 other = reg == ACPI_PM1A_EVT ? 0 : (u16)(read16(p, reg) & ~(0xffu << shift));
+        if (reg == ACPI_GPE0 && shift)
+            other = 0;
         write16(p, reg, (u16)(other | val << shift));
         return;
     }
@@ -159,9 +177,47 @@ static void reset(struct device *d)
     struct acpi_pm *p = container_of(d, struct acpi_pm, dev);
 
     p->status = p->enable = 0;
+    p->gpe_status = p->gpe_enable = 0;
     p->control = CNT_SCI_EN;
     p->overflow_seen = ticks(p) >> 31;
     update(p);
+}
+
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct acpi_pm *p = container_of(d, struct acpi_pm, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u16(out, p->status);
+    stream_put_u16(out, p->enable);
+    stream_put_u16(out, p->control);
+    stream_put_u8(out, p->gpe_status);
+    stream_put_u8(out, p->gpe_enable);
+    stream_put_u64(out, p->overflow_seen);
+    vtimer_save(&p->timer, out);
+    return out->error;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct acpi_pm *p = container_of(d, struct acpi_pm, dev);
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    p->status = stream_get_u16(in);
+    stream_expect(in, !(p->status & ~STS_ALL));
+    p->enable = stream_get_u16(in);
+    stream_expect(in, !(p->enable & ~EN_ALL));
+    p->control = stream_get_u16(in);
+    stream_expect(in, (p->control & ~CNT_WRITABLE) == CNT_SCI_EN);
+    p->gpe_status = stream_get_u8(in);
+    p->gpe_enable = stream_get_u8(in);
+    p->overflow_seen = stream_get_u64(in);
+    stream_expect(in, p->overflow_seen <= ticks(p) >> 31);
+    vtimer_load(&p->timer, in);
+    return in->error;
 }
 
 static void destroy(struct device *d)
@@ -172,7 +228,8 @@ static void destroy(struct device *d)
     host_free(p);
 }
 
-static const struct device_ops ops = {.name = "acpi-pm", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "acpi-pm", .reset = reset, .save = save, .load = load, .destroy = destroy};
 
 struct device *acpi_pm_create(struct vm *vm, const struct acpi_pm_config *cfg)
 {

@@ -205,12 +205,49 @@ static void reset(struct device *d)
     update_irq(k);
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct i8042 *k = container_of(d, struct i8042, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put(out, k->ram, sizeof(k->ram));
+    stream_put_u8(out, k->out_port);
+    stream_put_u8(out, k->command);
+    stream_put_u8(out, k->out);
+    stream_put_u8(out, k->out_full);
+    stream_put_u8(out, k->out_aux);
+    stream_put_u8(out, k->out_timeout);
+    stream_put_u8(out, k->last_command);
+    return out->error;
+}
+
+/* Any byte can be written to each of the registers; of the commands, data() knows all. */
+static int load(struct device *d, struct stream *in)
+{
+    struct i8042 *k = container_of(d, struct i8042, dev);
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    stream_get(in, k->ram, sizeof(k->ram));
+    k->out_port = stream_get_u8(in);
+    k->command = stream_get_u8(in);
+    k->out = stream_get_u8(in);
+    k->out_full = stream_get_bool(in);
+    k->out_aux = stream_get_bool(in);
+    k->out_timeout = stream_get_bool(in);
+    k->last_command = stream_get_bool(in);
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct i8042, dev));
 }
 
-static const struct device_ops ops = {.name = "i8042", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "i8042", .reset = reset, .save = save, .load = load, .destroy = destroy};
 
 struct device *i8042_create(struct vm *vm, const struct i8042_config *cfg)
 {

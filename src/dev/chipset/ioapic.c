@@ -178,12 +178,48 @@ static void reset(struct device *d)
         a->rte[pin] = RTE_MASKED;
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct ioapic *a = container_of(d, struct ioapic, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u32(out, a->id);
+    stream_put_u8(out, (u8)a->select);
+    stream_put_u32(out, a->lines);
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        stream_put_u64(out, a->rte[pin]);
+    return out->error;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct ioapic *a = container_of(d, struct ioapic, dev);
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    a->id = stream_get_u32(in);
+    stream_expect(in, !(a->id & ~0x0f000000u));
+    a->select = stream_get_u8(in);
+    a->lines = stream_get_u32(in);
+    stream_expect(in, !(a->lines >> IOAPIC_PINS));
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        u64 rte = stream_get_u64(in);
+        stream_expect(in, !(rte & ~(RTE_WRITABLE | RTE_REMOTE_IRR)) &&
+                              (!(rte & RTE_REMOTE_IRR) || (rte & RTE_LEVEL)));
+        a->rte[pin] = rte;
+    }
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct ioapic, dev));
 }
 
-static const struct device_ops ops = {.name = "ioapic", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "ioapic", .reset = reset, .save = save, .load = load, .destroy = destroy};
 
 struct device *ioapic_create(struct vm *vm, const struct ioapic_config *cfg)
 {

@@ -67,12 +67,40 @@ static void intr(void *opaque, unsigned n, bool level)
     irq_set(&c->pin0, level);
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct irqchip *c = container_of(d, struct irqchip, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    for (unsigned i = 0; i < IOAPIC_PINS; i++)
+        stream_put_u32(out, c->gsi[i].asserted);
+    return out->error;
+}
+
+/* Users are numbered in the order in which the board made them. */
+static int load(struct device *d, struct stream *in)
+{
+    struct irqchip *c = container_of(d, struct irqchip, dev);
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    for (unsigned i = 0; i < IOAPIC_PINS; i++) {
+        u32 asserted = stream_get_u32(in);
+        stream_expect(in, !((u64)asserted >> c->gsi[i].users));
+        c->gsi[i].asserted = asserted;
+    }
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct irqchip, dev));
 }
 
-static const struct device_ops ops = {.name = "irqchip", .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "irqchip", .save = save, .load = load, .destroy = destroy};
 
 struct device *irqchip_create(struct vm *vm)
 {

@@ -6,7 +6,7 @@
 #define VERSION (0x14u | (LVT_N - 1) << 16)
 
 /* Writable bits of the LVT rows (SDM 3A figure 10-8). */
-static const u32 lvt_writable[LVT_N] = {
+const u32 lapic_lvt_writable[LVT_N] = {
     [LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
     [LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff,   [LVT_ERROR] = 0x100ff,
 };
@@ -36,7 +36,7 @@ static void reset_registers(struct lapic *l)
     lapic_timer_reset(l);
 }
 
-static void set_base(struct lapic *l, u64 base)
+void lapic_set_base(struct lapic *l, u64 base)
 {
     __atomic_store_n(&l->base, base, __ATOMIC_SEQ_CST);
     l->v->apic_page = (base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN ? base & PAGE_MASK
@@ -91,7 +91,7 @@ static void write_lvt(struct lapic *l, unsigned row, u32 val)
 {
     u32 old = l->lvt[row];
 
-    val &= lvt_writable[row];
+    val &= lapic_lvt_writable[row];
     /* SDM 3A 10.4.7.2: while software-disabled the mask bits cannot be cleared. */
     if (!(l->svr & SVR_ENABLE) && !(row == LVT_LINT0 && LVT_MODE(val) == DM_EXTINT))
         val |= LVT_MASKED;
@@ -225,7 +225,7 @@ static u64 x2_valid(u32 reg)
     case APIC_ICR: /* the delivery status bit is gone, but written back by some */
         return MASK64(63, 32) | 0x000cdfffu;
     case APIC_LVT_TIMER ... APIC_LVT_ERROR: /* delivery status and remote IRR are ignored */
-        return lvt_writable[reg - APIC_LVT_TIMER] | BIT32(12) | LVT_REMOTE_IRR;
+        return lapic_lvt_writable[reg - APIC_LVT_TIMER] | BIT32(12) | LVT_REMOTE_IRR;
     case APIC_TIMER_DIVIDE:
         return 0xb;
     default:
@@ -275,6 +275,13 @@ static int x2_write(void *opaque, struct vcpu *v, u32 msr, u64 val)
 
 static const struct msr_ops x2_ops = {.read = x2_read, .write = x2_write};
 
+bool lapic_base_ok(const struct lapic *l, u64 val)
+{
+    if (val & (MASK64(63, l->set->vm->cpu_model.phys_bits) | MASK64(7, 0) | BIT64(9)))
+        return false;
+    return (val & (APIC_BASE_EN | APIC_BASE_EXTD)) != APIC_BASE_EXTD; /* no such state */
+}
+
 static int base_read(void *opaque, struct vcpu *v, u32 msr, u64 *val)
 {
     struct lapic *l = v->irq_opaque;
@@ -294,16 +301,14 @@ static int base_write(void *opaque, struct vcpu *v, u32 msr, u64 val)
 
     (void)opaque;
     (void)msr;
-    if (val & (MASK64(63, v->vm->cpu_model.phys_bits) | MASK64(7, 0) | BIT64(9)))
+    if (!lapic_base_ok(l, val))
         return -1;
-    if (will == APIC_BASE_EXTD)
-        return -1; /* no such state */
     if (will == APIC_BASE_EN && was == (APIC_BASE_EN | APIC_BASE_EXTD))
         return -1; /* out of x2APIC mode only through disabled */
     if (will == (APIC_BASE_EN | APIC_BASE_EXTD) && !was)
         return -1; /* into x2APIC mode only from xAPIC mode */
     val = (val & ~APIC_BASE_BSP) | (v->bsp ? APIC_BASE_BSP : 0);
-    set_base(l, val);
+    lapic_set_base(l, val);
     if (was && !will)
         reset_registers(l);
     if (will != was && (will & APIC_BASE_EXTD))
@@ -389,7 +394,11 @@ static void destroy(struct device *d)
     host_free(set);
 }
 
-static const struct device_ops ops = {.name = "lapic", .destroy = destroy};
+static const struct device_ops ops = {.name = "lapic",
+                                      .save = lapic_save,
+                                      .load = lapic_load,
+                                      .loaded = lapic_loaded,
+                                      .destroy = destroy};
 
 struct device *lapic_create(struct vm *vm)
 {
@@ -412,7 +421,7 @@ struct device *lapic_create(struct vm *vm)
         l->v = vm->vcpu[i];
         l->id = l->v->id;
         lapic_timer_setup(l);
-        set_base(l, LAPIC_DEFAULT_BASE | APIC_BASE_EN | (l->v->bsp ? APIC_BASE_BSP : 0));
+        lapic_set_base(l, LAPIC_DEFAULT_BASE | APIC_BASE_EN | (l->v->bsp ? APIC_BASE_BSP : 0));
         reset_registers(l);
         l->v->irq = &irq_ops;
         l->v->irq_opaque = l;

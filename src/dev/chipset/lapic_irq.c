@@ -5,7 +5,7 @@
 /* What lapic_pending returns for an interrupt of the 8259, whose vector INTA tells. */
 #define PENDING_EXTINT 256
 
-static int highest_bit(const u32 *reg)
+int lapic_highest_bit(const u32 *reg)
 {
     for (int i = 7; i >= 0; i--) {
         u32 w = apic_get(&reg[i]);
@@ -165,12 +165,12 @@ static int highest_irr(struct lapic *l)
 
     if (!__atomic_load_n(&l->irr_any, __ATOMIC_SEQ_CST))
         return -1;
-    vector = highest_bit(l->irr);
+    vector = lapic_highest_bit(l->irr);
     if (vector >= 0)
         return vector;
     __atomic_store_n(&l->irr_any, 0, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    vector = highest_bit(l->irr);
+    vector = lapic_highest_bit(l->irr);
     if (vector >= 0)
         __atomic_store_n(&l->irr_any, 1, __ATOMIC_SEQ_CST);
     return vector;
@@ -232,7 +232,7 @@ void lapic_eoi(struct lapic *l)
     if (vector < 0)
         return;
     l->isr[vector / 32] &= ~bit_of((unsigned)vector);
-    l->isr_high = highest_bit(l->isr);
+    l->isr_high = lapic_highest_bit(l->isr);
     if (unlikely(apic_get(&l->tmr[vector / 32]) & bit_of((unsigned)vector)) && set->eoi) {
         vm_lock(set->vm);
         set->eoi(set->eoi_opaque, (u8)vector);

@@ -103,6 +103,21 @@ static inline bool lapic_x2(const struct lapic *l)
     return (apic_get(&l->base) & APIC_BASE_EXTD) != 0;
 }
 
+/* --- lapic.c */
+
+/* Writable bits of the LVT rows (SDM 3A figure 10-8). */
+extern const u32 lapic_lvt_writable[LVT_N];
+/* IA32_APIC_BASE, from which follows where the register page is. */
+void lapic_set_base(struct lapic *l, u64 base);
+/* Is it a value that IA32_APIC_BASE can have, BSP aside? */
+bool lapic_base_ok(const struct lapic *l, u64 val);
+
+/* --- lapic_state.c: device.h */
+
+int lapic_save(const struct device *d, struct stream *out, const char **why);
+int lapic_load(struct device *d, struct stream *in);
+void lapic_loaded(struct device *d);
+
 /* --- lapic_irq.c */
 
 /* Hands a message to one APIC; any thread. */
@@ -118,6 +133,8 @@ int lapic_pending(void *l);
 int lapic_ack(void *l);
 void lapic_eoi(struct lapic *l);
 u8 lapic_ppr(const struct lapic *l);
+/* Highest vector in an ISR, IRR or TMR; -1: none. */
+int lapic_highest_bit(const u32 *reg);
 /* Posts VCPU_EV_IRQ to the own vCPU when something has become deliverable. */
 void lapic_recheck(struct lapic *l);
 void lapic_set_intr(void *set, unsigned n, bool level);
@@ -126,6 +143,8 @@ void lapic_set_nmi(void *set, unsigned n, bool level);
 /* --- lapic_timer.c: on the vCPU's thread, without the VM lock */
 
 void lapic_timer_setup(struct lapic *l);
+/* The period that follows from initial count and divider. */
+void lapic_timer_set_period(struct lapic *l);
 void lapic_timer_reset(struct lapic *l);
 void lapic_timer_write_init(struct lapic *l, u32 val);
 void lapic_timer_write_divide(struct lapic *l, u32 val);

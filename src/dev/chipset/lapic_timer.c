@@ -15,9 +15,9 @@ static u32 divider(u32 divide)
     return n == 7 ? 1 : 2u << n;
 }
 
-static u64 period_of(const struct lapic *l)
+void lapic_timer_set_period(struct lapic *l)
 {
-    return (u64)l->timer_init * divider(l->timer_divide);
+    l->timer_period = (u64)l->timer_init * divider(l->timer_divide);
 }
 
 static void fired(void *opaque)
@@ -58,7 +58,7 @@ void lapic_timer_write_init(struct lapic *l, u32 val)
         return; /* SDM 3A 10.5.4.1: ignored in this mode */
     vm_lock(l->set->vm);
     l->timer_init = val;
-    l->timer_period = period_of(l);
+    lapic_timer_set_period(l);
     if (val)
         vtimer_set(&l->timer, vm_clock_ns(l->set->vm) + l->timer_period);
     else
@@ -82,7 +82,7 @@ void lapic_timer_write_divide(struct lapic *l, u32 val)
         vtimer_set(&l->timer, vm_clock_ns(l->set->vm) + count * divider(val));
     }
     l->timer_divide = val;
-    l->timer_period = period_of(l);
+    lapic_timer_set_period(l);
     vm_unlock(l->set->vm);
 }
 

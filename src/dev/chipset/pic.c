@@ -342,12 +342,71 @@ static void reset(struct device *d)
     irq_set(&p->intr, false);
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct pic *p = container_of(d, struct pic, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct i8259 *c = &p->chip[i];
+        const u8 regs[] = {c->lines, c->irr, c->imr, c->isr, c->elcr, c->base, c->lowest, c->icw};
+        const bool flags[] = {c->icw4, c->single, c->ltim,     c->aeoi, c->rotate_aeoi,
+                              c->sfnm, c->smm,    c->read_isr, c->poll};
+        stream_put(out, regs, sizeof(regs));
+        for (unsigned k = 0; k < ARRAY_SIZE(flags); k++)
+            stream_put_u8(out, flags[k]);
+    }
+    return out->error;
+}
+
+static void load_chip(struct i8259 *c, struct stream *in)
+{
+    bool *const flags[] = {&c->icw4, &c->single, &c->ltim,     &c->aeoi, &c->rotate_aeoi,
+                           &c->sfnm, &c->smm,    &c->read_isr, &c->poll};
+
+    c->lines = stream_get_u8(in);
+    c->irr = stream_get_u8(in);
+    c->imr = stream_get_u8(in);
+    c->isr = stream_get_u8(in);
+    c->elcr = stream_get_u8(in);
+    stream_expect(in, !(c->elcr & ~c->elcr_mask));
+    c->base = stream_get_u8(in);
+    stream_expect(in, !(c->base & 7));
+    c->lowest = stream_get_u8(in);
+    stream_expect(in, c->lowest < 8);
+    c->icw = stream_get_u8(in);
+    stream_expect(in, c->icw != 1 && c->icw <= 4);
+    for (unsigned k = 0; k < ARRAY_SIZE(flags); k++)
+        *flags[k] = stream_get_bool(in);
+    c->out = request(c) >= 0; /* what update() would have made of it */
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct pic *p = container_of(d, struct pic, dev);
+    struct i8259 chip[2] = {p->chip[0], p->chip[1]};
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    load_chip(&chip[0], in);
+    load_chip(&chip[1], in);
+    stream_expect(in, (chip[0].lines >> CASCADE & 1) == chip[1].out);
+    if (in->error)
+        return in->error;
+    p->chip[0] = chip[0];
+    p->chip[1] = chip[1];
+    return 0;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct pic, dev));
 }
 
-static const struct device_ops ops = {.name = "pic", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "pic", .reset = reset, .save = save, .load = load, .destroy = destroy};
 
 struct device *pic_create(struct vm *vm, const struct pic_config *cfg)
 {

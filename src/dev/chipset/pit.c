@@ -395,6 +395,87 @@ static void reset(struct device *d)
     irq_set(&p->irq, false);
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct pit *p = container_of(d, struct pit, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    for (unsigned i = 0; i < 3; i++) {
+        const struct counter *c = &p->c[i];
+        stream_put_u8(out, c->mode);
+        stream_put_u8(out, c->rw);
+        stream_put_u8(out, c->bcd);
+        stream_put_u8(out, c->gate);
+        stream_put_u8(out, c->loaded);
+        stream_put_u8(out, c->triggered);
+        stream_put_u32(out, c->count);
+        stream_put_u32(out, c->next_count);
+        stream_put_u64(out, c->start);
+        stream_put_u64(out, c->held);
+        stream_put_u8(out, c->write_low);
+        stream_put_u8(out, c->write_high);
+        stream_put_u8(out, c->read_high);
+        stream_put_u16(out, c->latch);
+        stream_put_u8(out, c->latched);
+        stream_put_u8(out, c->status);
+        stream_put_u8(out, c->status_latched);
+    }
+    stream_put_u8(out, p->port61);
+    vtimer_save(&p->timer, out);
+    return out->error;
+}
+
+static void load_counter(struct counter *c, u64 now, struct stream *in)
+{
+    c->mode = stream_get_u8(in);
+    stream_expect(in, c->mode <= 5);
+    c->rw = stream_get_u8(in);
+    stream_expect(in, c->rw >= RW_LSB && c->rw <= RW_BOTH);
+    c->bcd = stream_get_bool(in);
+    c->gate = stream_get_bool(in);
+    c->loaded = stream_get_bool(in);
+    c->triggered = stream_get_bool(in);
+    c->count = stream_get_u32(in);
+    stream_expect(in, c->count && c->count <= 65536);
+    c->next_count = stream_get_u32(in);
+    stream_expect(in, c->next_count <= 65536);
+    c->start = stream_get_u64(in);
+    c->held = stream_get_u64(in);
+    stream_expect(in, c->start <= now && c->held <= now);
+    c->write_low = stream_get_u8(in);
+    c->write_high = stream_get_bool(in);
+    c->read_high = stream_get_bool(in);
+    c->latch = stream_get_u16(in);
+    c->latched = stream_get_u8(in);
+    stream_expect(in, c->latched <= (c->rw == RW_BOTH ? 2 : 1));
+    c->status = stream_get_u8(in);
+    c->status_latched = stream_get_bool(in);
+}
+
+static int load_state(struct device *d, struct stream *in)
+{
+    struct pit *p = container_of(d, struct pit, dev);
+    struct counter c[3];
+    u8 port61;
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    for (unsigned i = 0; i < 3; i++)
+        load_counter(&c[i], now_tick(p), in);
+    port61 = stream_get_u8(in);
+    stream_expect(in, !(port61 & ~P61_WRITABLE));
+    stream_expect(in, c[0].gate && c[1].gate && c[2].gate == (port61 & P61_GATE2));
+    if (in->error)
+        return in->error;
+    for (unsigned i = 0; i < 3; i++)
+        p->c[i] = c[i];
+    p->port61 = port61;
+    vtimer_load(&p->timer, in);
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     struct pit *p = container_of(d, struct pit, dev);
@@ -403,7 +484,8 @@ static void destroy(struct device *d)
     host_free(p);
 }
 
-static const struct device_ops ops = {.name = "pit", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "pit", .reset = reset, .save = save, .load = load_state, .destroy = destroy};
 
 struct device *pit_create(struct vm *vm, const struct pit_config *cfg)
 {

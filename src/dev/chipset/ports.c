@@ -83,12 +83,37 @@ static void reset(struct device *d)
     r->porta = PORTA_A20;
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct ports *r = container_of(d, struct ports, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u8(out, r->porta);
+    stream_put_u8(out, r->post);
+    return out->error;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct ports *r = container_of(d, struct ports, dev);
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    r->porta = stream_get_u8(in);
+    stream_expect(in, !(r->porta & PORTA_FAST_INIT));
+    r->post = stream_get_u8(in);
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct ports, dev));
 }
 
-static const struct device_ops ops = {.name = "ports", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "ports", .reset = reset, .save = save, .load = load, .destroy = destroy};
 
 struct device *ports_create(struct vm *vm)
 {

@@ -140,12 +140,57 @@ static int msr_write(void *opaque, struct vcpu *v, u32 msr, u64 val)
 
 static const struct msr_ops msrs = {.read = msr_read, .write = msr_write};
 
+#define STATE_VERSION 1
+
+/*
+ * What guests read is in their memory and stays right: TSC and clock go on from where they stood.
+ * The instant is kept as its distance in ticks the guests have counted.
+ */
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct pvclock *p = container_of(d, struct pvclock, dev);
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u64(out, p->vm->tsc_stopped - p->vm->tsc_lost - p->ref_tsc);
+    stream_put_u64(out, p->ref_ns);
+    stream_put_u32(out, p->mul);
+    stream_put_u8(out, (u8)p->shift);
+    stream_put_u64(out, p->wall_msr);
+    stream_put_u8(out, (u8)p->vm->nvcpus);
+    for (unsigned i = 0; i < p->vm->nvcpus; i++)
+        stream_put_u64(out, p->time_msr[i]);
+    return out->error;
+}
+
+/* The scale is loaded and not made from this host's idea of the frequency: all vCPUs have one. */
+static int load(struct device *d, struct stream *in)
+{
+    struct pvclock *p = container_of(d, struct pvclock, dev);
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    p->ref_tsc = p->vm->tsc_stopped - p->vm->tsc_lost - stream_get_u64(in);
+    p->ref_ns = stream_get_u64(in);
+    p->mul = stream_get_u32(in);
+    p->shift = (s8)stream_get_u8(in);
+    stream_expect(in, p->shift >= -31 && p->shift <= 31);
+    p->wall_msr = stream_get_u64(in);
+    stream_expect(in, !(p->wall_msr & 3));
+    stream_expect(in, stream_get_u8(in) == p->vm->nvcpus);
+    for (unsigned i = 0; i < p->vm->nvcpus; i++) {
+        p->time_msr[i] = stream_get_u64(in);
+        stream_expect(in, !(p->time_msr[i] & SYSTEM_TIME_ENABLE) || !(p->time_msr[i] & 2));
+    }
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct pvclock, dev));
 }
 
-static const struct device_ops ops = {.name = "pvclock", .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "pvclock", .save = save, .load = load, .destroy = destroy};
 
 struct device *pvclock_create(struct vm *vm)
 {

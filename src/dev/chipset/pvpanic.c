@@ -36,12 +36,30 @@ static void port_write(void *dev, u64 off, unsigned size, u64 val)
 static const struct bus_ops port_ops = {
     .read = port_read, .write = port_write, .min_size = 1, .max_size = 1};
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u8(out, container_of(d, struct pvpanic, dev)->said);
+    return out->error;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    container_of(d, struct pvpanic, dev)->said = stream_get_bool(in);
+    return in->error;
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct pvpanic, dev));
 }
 
-static const struct device_ops ops = {.name = "pvpanic", .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "pvpanic", .save = save, .load = load, .destroy = destroy};
 
 struct device *pvpanic_create(struct vm *vm, u16 port)
 {

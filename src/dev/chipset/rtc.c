@@ -44,6 +44,11 @@ struct rtc {
     struct vm *vm;
     struct irq_line irq;
     u64 ram_below_4g, ram_above_4g;
+    bool fixed_time;
+    /* How far the time was from the host's when software last set it; see load. Rounded down to
+     * seconds, and the rest. */
+    s64 drift;
+    u32 drift_ns;
     /* Seconds since the epoch are offset + (clock + phase) / 1 s. */
     s64 offset;
     u64 phase;
@@ -97,7 +102,11 @@ static struct date date_of(s64 t)
 /* --- time
  * -------------------------------------------------------------------------------------------- */
 
-static u64 phase_now(struct rtc *r)
+/* The first and the last second of the years 0 to 9999, which are all that the registers hold. */
+#define FIRST_SECOND (-719528 * 86400ll)
+#define LAST_SECOND (2932897 * 86400ll - 1)
+
+static u64 phase_now(const struct rtc *r)
 {
     return vm_clock_ns(r->vm) + r->phase;
 }
@@ -108,7 +117,7 @@ static bool running(const struct rtc *r)
     return !(r->cmos[REG_B] & B_SET) && (r->cmos[REG_A] & 0x60) != 0x60;
 }
 
-static s64 seconds_now(struct rtc *r)
+static s64 seconds_now(const struct rtc *r)
 {
     return running(r) ? r->offset + (s64)(phase_now(r) / NS_PER_S) : r->stopped;
 }
@@ -118,6 +127,25 @@ static void start_at(struct rtc *r, u64 into)
 {
     r->phase = (NS_PER_S - vm_clock_ns(r->vm) % NS_PER_S + into) % NS_PER_S;
     r->offset = r->stopped - (s64)(phase_now(r) / NS_PER_S);
+}
+
+/* What the time is measured against: the host's clock, or the machine's own. */
+static u64 reference(const struct rtc *r)
+{
+    return r->fixed_time ? vm_clock_ns(r->vm) : host_realtime_ns();
+}
+
+/* Software has set the time. */
+static void note_drift(struct rtc *r)
+{
+    u64 ref = reference(r), into = phase_now(r) % NS_PER_S;
+
+    r->drift = seconds_now(r) - (s64)(ref / NS_PER_S);
+    if (into < ref % NS_PER_S) {
+        r->drift--;
+        into += NS_PER_S;
+    }
+    r->drift_ns = (u32)(into - ref % NS_PER_S);
 }
 
 static u8 encode(const struct rtc *r, int v)
@@ -207,10 +235,14 @@ static void write_time(struct rtc *r, u8 reg, u8 val)
     if (d.month > 12)
         d.month = 12;
     t = days_of(d.year, d.month, d.day) * 86400 + d.hour * 3600 + d.min * 60 + d.sec;
-    if (running(r))
+    if (t < FIRST_SECOND || t > LAST_SECOND)
+        return;
+    if (running(r)) {
         r->offset += t - was;
-    else
+        note_drift(r);
+    } else {
         r->stopped = t;
+    }
 }
 
 /* --- interrupts
@@ -245,7 +277,7 @@ static u32 period_clocks(const struct rtc *r)
     return rs <= 2 ? 1u << (rs + 6) : 1u << (rs - 1);
 }
 
-static u64 tick_now(struct rtc *r)
+static u64 tick_now(const struct rtc *r)
 {
     u32 clocks = period_clocks(r);
     return clocks ? clock_scale(vm_clock_ns(r->vm), 32768, 1000000000u) / clocks : 0;
@@ -259,28 +291,33 @@ static void resync(struct rtc *r)
 }
 
 /*
- * Sets the flags of register C for all that happened since the last time. They are set whether
+ * The flags of register C for all that happened since the last time. They are set whether
  * interrupts are enabled or not; timers run only when they are.
  */
+static u8 happened(const struct rtc *r)
+{
+    s64 now = seconds_now(r), t = r->seen_second;
+    u8 flags = 0;
+
+    if (now > t)
+        flags |= C_UF;
+    /* Nobody looked for an hour: an alarm in the time before is not worth finding. */
+    if (now - t > 3600)
+        t = now - 3600;
+    while (t < now) {
+        struct date d = date_of(++t);
+        if (alarm_matches(r, &d))
+            flags |= C_AF;
+    }
+    if (tick_now(r) > r->seen_tick)
+        flags |= C_PF;
+    return flags;
+}
+
 static void catch_up(struct rtc *r)
 {
-    s64 now = seconds_now(r);
-    u64 tick = tick_now(r);
-
-    if (now > r->seen_second)
-        r->cmos[REG_C] |= C_UF;
-    /* Nobody looked for an hour: an alarm in the time before is not worth finding. */
-    if (now - r->seen_second > 3600)
-        r->seen_second = now - 3600;
-    while (r->seen_second < now) {
-        struct date d = date_of(++r->seen_second);
-        if (alarm_matches(r, &d))
-            r->cmos[REG_C] |= C_AF;
-    }
-    r->seen_second = now;
-    if (tick > r->seen_tick)
-        r->cmos[REG_C] |= C_PF;
-    r->seen_tick = tick;
+    r->cmos[REG_C] |= happened(r);
+    resync(r);
 }
 
 static void arm_second(struct rtc *r)
@@ -343,6 +380,13 @@ static u8 read_c(struct rtc *r)
     return val;
 }
 
+/* The time goes on, `into` ns into its second. */
+static void let_run(struct rtc *r, u64 into)
+{
+    start_at(r, into);
+    note_drift(r);
+}
+
 static void write_a(struct rtc *r, u8 val)
 {
     bool was = running(r);
@@ -353,7 +397,7 @@ static void write_a(struct rtc *r, u8 val)
     if (was && !running(r))
         r->stopped = t;
     else if (!was && running(r)) /* the first update comes half a second after the release */
-        start_at(r, NS_PER_S / 2);
+        let_run(r, NS_PER_S / 2);
     resync(r);
     arm_second(r);
     arm_period(r);
@@ -371,7 +415,7 @@ static void write_b(struct rtc *r, u8 val)
     if (was && !running(r))
         r->stopped = t;
     else if (!was && running(r))
-        start_at(r, 0);
+        let_run(r, 0);
     r->seen_second = seconds_now(r);
     if (!(r->cmos[REG_C] & val & (C_PF | C_AF | C_UF)))
         r->cmos[REG_C] &= (u8)~C_IRQF;
@@ -484,6 +528,73 @@ static void reset(struct device *d)
     arm_period(r);
 }
 
+#define STATE_VERSION 1
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct rtc *r = container_of(d, struct rtc, dev);
+    u8 cmos[sizeof(r->cmos)];
+
+    (void)why;
+    for (unsigned i = 0; i < sizeof(cmos); i++)
+        cmos[i] = r->cmos[i];
+    cmos[REG_C] |= happened(r);
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u8(out, r->fixed_time);
+    stream_put_u64(out, (u64)r->drift);
+    stream_put_u32(out, r->drift_ns);
+    stream_put_u64(out, (u64)(r->stopped > LAST_SECOND ? LAST_SECOND : r->stopped));
+    stream_put_u8(out, r->index);
+    stream_put(out, cmos, sizeof(cmos));
+    return out->error;
+}
+
+/* Whatever went by in between, the clock shows the host's time again, but for what software had set
+ * it to beside that. What was to happen in between does not. */
+static void set_from_reference(struct rtc *r)
+{
+    u64 ref = reference(r), into = ref % NS_PER_S + r->drift_ns;
+    s64 t = (s64)(ref / NS_PER_S) + r->drift + (s64)(into / NS_PER_S), stopped = r->stopped;
+
+    r->stopped = t < FIRST_SECOND ? FIRST_SECOND : t > LAST_SECOND ? LAST_SECOND : t;
+    start_at(r, into % NS_PER_S);
+    r->stopped = stopped;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct rtc *r = container_of(d, struct rtc, dev);
+    u8 cmos[sizeof(r->cmos)], index;
+    s64 stopped;
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    stream_expect(in, stream_get_bool(in) == r->fixed_time);
+    r->drift = (s64)stream_get_u64(in);
+    stream_expect(in, r->drift > -(1ll << 40) && r->drift < 1ll << 40);
+    r->drift_ns = stream_get_u32(in);
+    stream_expect(in, r->drift_ns < NS_PER_S);
+    stopped = (s64)stream_get_u64(in);
+    stream_expect(in, stopped >= FIRST_SECOND && stopped <= LAST_SECOND);
+    index = stream_get_u8(in);
+    stream_expect(in, index < sizeof(cmos));
+    stream_get(in, cmos, sizeof(cmos));
+    stream_expect(in, !(cmos[REG_A] & A_UIP) && !(cmos[REG_C] & 0x0f));
+    if (in->error)
+        return in->error;
+    for (unsigned i = 0; i < sizeof(cmos); i++)
+        r->cmos[i] = cmos[i];
+    r->index = index;
+    r->stopped = stopped;
+    set_from_reference(r);
+    resync(r);
+    arm_second(r);
+    arm_period(r);
+    /* A flag whose timer was due at the very moment of saving. */
+    if ((cmos[REG_C] & cmos[REG_B] & (C_PF | C_AF | C_UF)) && !(cmos[REG_C] & C_IRQF))
+        vtimer_set(&r->second, vm_clock_ns(r->vm));
+    return 0;
+}
+
 static void destroy(struct device *d)
 {
     struct rtc *r = container_of(d, struct rtc, dev);
@@ -493,7 +604,8 @@ static void destroy(struct device *d)
     host_free(r);
 }
 
-static const struct device_ops ops = {.name = "rtc", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {
+    .name = "rtc", .reset = reset, .save = save, .load = load, .destroy = destroy};
 
 struct device *rtc_create(struct vm *vm, const struct rtc_config *cfg)
 {
@@ -509,7 +621,10 @@ struct device *rtc_create(struct vm *vm, const struct rtc_config *cfg)
     r->ram_above_4g = cfg->ram_above_4g;
     now = cfg->fixed_time ? cfg->start_ns : host_realtime_ns();
     r->stopped = (s64)(now / NS_PER_S);
+    r->fixed_time = cfg->fixed_time;
     start_at(r, now % NS_PER_S);
+    if (cfg->fixed_time)
+        note_drift(r);
     r->cmos[REG_A] = 0x26; /* 32.768 kHz, 1024 Hz */
     r->cmos[REG_B] = B_24H;
     fill_cmos(r);

@@ -421,6 +421,101 @@ static void port_write(void *dev, u64 off, unsigned size, u64 val64)
 static const struct bus_ops port_ops = {
     .read = port_read, .write = port_write, .min_size = 1, .max_size = 1};
 
+/* --- saving and loading
+ * --------------------------------------------------------------------------- */
+
+#define STATE_VERSION 1
+
+/* What was sent is the machine's that sent it, not its copies'. */
+static void drain(struct device *d)
+{
+    struct uart *u = container_of(d, struct uart, dev);
+
+    vm_lock(u->vm);
+    if (u->tx_held)
+        on_room(u);
+    else
+        tx_flush(u);
+    vm_unlock(u->vm);
+}
+
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct uart *u = container_of(d, struct uart, dev);
+    const u8 regs[] = {u->ier, u->fcr, u->lcr, u->mcr, u->msr, u->scr, u->lsr};
+
+    (void)why;
+    stream_put_u16(out, STATE_VERSION);
+    stream_put(out, regs, sizeof(regs));
+    stream_put_u16(out, u->divisor);
+    stream_put_u8(out, u->thri);
+    stream_put_u8(out, u->timeout);
+    stream_put_u8(out, (u8)u->rx_n);
+    for (unsigned i = 0; i < u->rx_n; i++)
+        stream_put_u8(out, u->rx[(u->rx_head + i) % FIFO_SIZE]);
+    vtimer_save(&u->rx_timer, out);
+    stream_put_u8(out, (u8)u->tx_n);
+    stream_put(out, u->tx, u->tx_n);
+    stream_put_u8(out, u->tx_held);
+    return out->error;
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct uart *u = container_of(d, struct uart, dev);
+    u8 regs[7], rx[FIFO_SIZE], tx[sizeof(u->tx)], rx_n, tx_n;
+
+    stream_expect(in, stream_get_u16(in) == STATE_VERSION);
+    stream_get(in, regs, sizeof(regs));
+    stream_expect(in, !(regs[0] & ~0x0f));
+    stream_expect(in, regs[1] & FCR_ENABLE ? !(regs[1] & ~0xc9) : !regs[1]);
+    stream_expect(in, !(regs[3] & ~0x1f) && !(regs[6] & ~(LSR_OE | LSR_BI)));
+    u->divisor = stream_get_u16(in);
+    u->thri = stream_get_bool(in);
+    u->timeout = stream_get_bool(in);
+    rx_n = stream_get_u8(in);
+    stream_expect(in, rx_n <= (regs[1] & FCR_ENABLE ? FIFO_SIZE : 1));
+    if (in->error)
+        return in->error;
+    stream_get(in, rx, rx_n);
+    vtimer_load(&u->rx_timer, in);
+    tx_n = stream_get_u8(in);
+    stream_expect(in, tx_n <= sizeof(tx));
+    if (in->error)
+        return in->error;
+    stream_get(in, tx, tx_n);
+    u->tx_held = stream_get_bool(in);
+    u->ier = regs[0];
+    u->fcr = regs[1];
+    u->lcr = regs[2];
+    u->mcr = regs[3];
+    u->msr = regs[4];
+    u->scr = regs[5];
+    u->lsr = regs[6];
+    u->rx_head = 0;
+    u->rx_n = rx_n;
+    for (unsigned i = 0; i < rx_n; i++)
+        u->rx[i] = rx[i];
+    u->tx_n = tx_n;
+    for (unsigned i = 0; i < tx_n; i++)
+        u->tx[i] = tx[i];
+    vtimer_cancel(&u->tx_timer);
+    return in->error;
+}
+
+/* The other end is another one than before: it may take what the old one did not. */
+static void loaded(struct device *d)
+{
+    struct uart *u = container_of(d, struct uart, dev);
+
+    if (u->tx_held)
+        on_room(u);
+    else
+        tx_flush(u);
+    if (rx_room(u))
+        kick_input(u);
+}
+
 /* --- life cycle
  * ------------------------------------------------------------------------------------ */
 
@@ -452,7 +547,13 @@ static void destroy(struct device *d)
     host_free(u);
 }
 
-static const struct device_ops ops = {.name = "uart", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {.name = "uart",
+                                      .reset = reset,
+                                      .drain = drain,
+                                      .save = save,
+                                      .load = load,
+                                      .loaded = loaded,
+                                      .destroy = destroy};
 
 struct device *uart_create(struct vm *vm, const struct uart_config *cfg)
 {
