@@ -5,6 +5,7 @@
  */
 #include "dev/virtio/balloon.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -12,6 +13,7 @@
 
 #define CLASS_OTHER 0x00ff00
 #define QUEUE_SIZE 128
+#define STATE_VERSION 1
 
 /* Features (5.5.3). Not the others: nothing has to be told before the guest takes a page back, and
  * pages are not expected to keep a poison value. */
@@ -41,7 +43,12 @@ struct balloon {
     struct virtio_pci pci;
     struct host_workers *worker;
     struct balloon_config config;
+    u32 target_known; /* num_pages as the guest knows it; between load and loaded */
     bool complained;
+    bool busy;                       /* the worker is; VM lock */
+    bool held;                       /* it takes nothing from the queues; VM lock */
+    struct host_event rests;         /* while held: it does no more */
+    struct host_bh resume;           /* ends that */
     struct host_iov iov[QUEUE_SIZE]; /* the worker's */
 };
 
@@ -165,14 +172,89 @@ static void work(void *opaque)
     bool more = true;
 
     vm_lock(d->vm);
+    b->busy = true;
     while (more) {
         more = false;
-        for (unsigned q = 0; q < d->nqueues; q++) {
+        for (unsigned q = 0; q < d->nqueues && !b->held; q++) {
             more |= handle_one(b, q, &c);
             virtq_signal(d, q);
         }
     }
+    b->busy = false;
+    if (b->held)
+        host_event_set(&b->rests);
     vm_unlock(d->vm);
+}
+
+/* --- saving and loading --------------------------------------------------------------------------
+ */
+
+static struct balloon *balloon_of(struct device *d)
+{
+    return container_of(d, struct balloon, dev);
+}
+
+/* The worker gives back what it has taken; the rest stays in the queues. */
+static void drain(struct device *dev)
+{
+    struct balloon *b = balloon_of(dev);
+    struct vm *vm = b->virtio.vm;
+
+    vm_lock(vm);
+    b->held = true;
+    while (b->busy) {
+        vm_unlock(vm);
+        host_event_wait(&b->rests, UINT64_MAX);
+        vm_lock(vm);
+    }
+    vm_unlock(vm);
+    host_bh_schedule(&b->resume);
+}
+
+/* Event loop: it goes on, so what was to be done is. */
+static void resume(void *opaque)
+{
+    struct balloon *b = opaque;
+
+    vm_lock(b->virtio.vm);
+    b->held = false;
+    vm_unlock(b->virtio.vm);
+    host_workers_kick(b->worker);
+}
+
+static int save(const struct device *dev, struct stream *out, const char **why)
+{
+    const struct balloon *b = container_of(dev, struct balloon, dev);
+
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u32(out, b->config.num_pages);
+    stream_put_u32(out, b->config.actual);
+    return virtio_pci_save(&b->pci, out, why);
+}
+
+/* What the guest is asked for is part of how the machine was made: see loaded. */
+static int load(struct device *dev, struct stream *in)
+{
+    struct balloon *b = balloon_of(dev);
+    u32 actual;
+
+    if (stream_get_u16(in) != STATE_VERSION)
+        return -EINVAL;
+    b->target_known = stream_get_u32(in);
+    actual = stream_get_u32(in);
+    if (in->error || virtio_pci_load(&b->pci, in))
+        return -EINVAL;
+    b->config.actual = actual;
+    return 0;
+}
+
+static void loaded(struct device *dev)
+{
+    struct balloon *b = balloon_of(dev);
+
+    if (b->target_known != b->config.num_pages)
+        virtio_config_changed(&b->virtio);
+    host_workers_kick(b->worker);
 }
 
 /* --- the device ----------------------------------------------------------------------------------
@@ -215,18 +297,25 @@ static const struct virtio_ops virtio_balloon_ops = {.config_read = config_read,
 
 static void reset(struct device *d)
 {
-    virtio_pci_reset(&container_of(d, struct balloon, dev)->pci);
+    virtio_pci_reset(&balloon_of(d)->pci);
 }
 
 static void destroy(struct device *d)
 {
-    struct balloon *b = container_of(d, struct balloon, dev);
+    struct balloon *b = balloon_of(d);
 
+    host_bh_cancel(&b->resume);
     host_workers_destroy(b->worker);
     host_free(b);
 }
 
-static const struct device_ops ops = {.name = "virtio-balloon", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {.name = "virtio-balloon",
+                                      .reset = reset,
+                                      .drain = drain,
+                                      .save = save,
+                                      .load = load,
+                                      .loaded = loaded,
+                                      .destroy = destroy};
 
 struct device *virtio_balloon_create(struct vm *vm, struct device *pci_host, u8 devfn,
                                      const char *name, u64 target)
@@ -239,6 +328,7 @@ struct device *virtio_balloon_create(struct vm *vm, struct device *pci_host, u8 
     d = &b->virtio;
     b->dev.ops = &ops;
     b->config.num_pages = (u32)(target >> PFN_SHIFT);
+    host_bh_init(&b->resume, resume, b);
     virtio_init(d, vm, &virtio_balloon_ops, VIRTIO_ID_BALLOON, name, sizeof(b->config));
     d->no_populate = true;
     d->offered |= BALLOON_F_DEFLATE_ON_OOM | BALLOON_F_PAGE_REPORTING;

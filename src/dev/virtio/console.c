@@ -7,11 +7,13 @@
  */
 #include "dev/virtio/console.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "dev/virtio/pci.h"
 
 #define CLASS_COMMUNICATION 0x078000
+#define STATE_VERSION 1
 
 #define DATA_QUEUE_SIZE 64
 #define CONTROL_QUEUE_SIZE 32
@@ -80,6 +82,7 @@ struct console {
     struct host_bh work;
     struct port port[VIRTIO_CONSOLE_PORTS];
     unsigned nports; /* highest one + 1 */
+    bool resized;    /* between load and loaded: the console has another size than before */
     struct host_iov iov[DATA_QUEUE_SIZE];
     struct virtq_chain chain; /* what is being worked on, in iov */
 };
@@ -453,6 +456,98 @@ static const struct virtio_ops virtio_console_ops = {.config_read = config_read,
                                                      .notify = notify,
                                                      .reset = reset_virtio};
 
+/* --- saving and loading --------------------------------------------------------------------------
+ */
+
+/*
+ * Nothing is in flight between two turns of the event loop. That a backend was full, or had input
+ * the guest had no room for, is not part of it: whoever goes on has other backends.
+ */
+static int save(const struct device *dev, struct stream *out, const char **why)
+{
+    const struct console *c = container_of(dev, struct console, dev);
+
+    stream_put_u16(out, STATE_VERSION);
+    stream_put_u8(out, (u8)c->nports);
+    for (unsigned i = 0; i < c->nports; i++) {
+        const struct port *p = &c->port[i];
+
+        stream_put_u8(out, p->chr != NULL);
+        stream_put_u8(out, p->guest_open);
+        stream_put_u32(out, p->due);
+        stream_put_u64(out, p->taken);
+        stream_put_u8(out, p->chr && p->chr->closed);
+        stream_put_u16(out, p->chr ? p->chr->cols : 0);
+        stream_put_u16(out, p->chr ? p->chr->rows : 0);
+    }
+    return virtio_pci_save(&c->pci, out, why);
+}
+
+/* Messages there can be for a port. */
+static u32 messages(const struct port *p)
+{
+    if (!p->chr)
+        return 0;
+    return BIT32(DEVICE_ADD) | BIT32(PORT_OPEN) |
+           (p->name ? BIT32(PORT_NAME) : BIT32(CONSOLE_PORT) | BIT32(RESIZE));
+}
+
+static bool load_port(struct port *p, struct stream *in)
+{
+    bool present = p->chr != NULL;
+    u8 guest_open, closed;
+    u16 cols, rows;
+
+    if (stream_get_u8(in) != present)
+        return false;
+    guest_open = stream_get_u8(in);
+    p->due = stream_get_u32(in);
+    p->taken = stream_get_u64(in);
+    closed = stream_get_u8(in);
+    cols = stream_get_u16(in);
+    rows = stream_get_u16(in);
+    if (in->error || guest_open > 1 || closed > 1 || (p->due & ~messages(p)) ||
+        p->taken > UINT32_MAX)
+        return false;
+    p->guest_open = guest_open;
+    if (!present)
+        return true;
+    /* What the guest knows and is different now */
+    if (closed != p->chr->closed)
+        p->due |= BIT32(PORT_OPEN);
+    if (!p->name && (cols != p->chr->cols || rows != p->chr->rows)) {
+        p->due |= BIT32(RESIZE);
+        p->console->resized = true;
+    }
+    return true;
+}
+
+static int load(struct device *dev, struct stream *in)
+{
+    struct console *c = container_of(dev, struct console, dev);
+
+    if (stream_get_u16(in) != STATE_VERSION || stream_get_u8(in) != c->nports)
+        return -EINVAL;
+    c->resized = false;
+    for (unsigned i = 0; i < c->nports; i++)
+        if (!load_port(&c->port[i], in)) {
+            reset_virtio(&c->virtio);
+            return -EINVAL;
+        }
+    return virtio_pci_load(&c->pci, in);
+}
+
+static void loaded(struct device *dev)
+{
+    struct console *c = container_of(dev, struct console, dev);
+
+    if (c->resized && !multiport(c))
+        virtio_config_changed(&c->virtio);
+    for (unsigned i = 0; i < c->nports; i++)
+        ask_for_input(&c->port[i]);
+    host_bh_schedule(&c->work);
+}
+
 static void reset(struct device *d)
 {
     virtio_pci_reset(&container_of(d, struct console, dev)->pci);
@@ -477,7 +572,12 @@ static void destroy(struct device *d)
     host_free(c);
 }
 
-static const struct device_ops ops = {.name = "virtio-console", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {.name = "virtio-console",
+                                      .reset = reset,
+                                      .save = save,
+                                      .load = load,
+                                      .loaded = loaded,
+                                      .destroy = destroy};
 
 static void init_port(struct console *c, unsigned id, const char *name, struct chardev *chr)
 {

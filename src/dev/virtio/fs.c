@@ -18,6 +18,7 @@
 #define TAG_SIZE 36
 #define CONFIG_SIZE (TAG_SIZE + 4) /* num_request_queues */
 #define CLASS_STORAGE_OTHER 0x018000
+#define STATE_VERSION 1
 
 /* 5.11.2 */
 #define QUEUE_HIPRIO 0
@@ -406,6 +407,33 @@ static void fs_reset(struct device *d)
     virtio_pci_reset(&container_of(d, struct fs, dev)->pci);
 }
 
+/* The files the guest has open are in another process, which no state tells of; a driver that has
+ * not begun, or was reset, has none. */
+static int fs_save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct fs *f = container_of(d, struct fs, dev);
+
+    if ((f->v.status & VIRTIO_STATUS_DRIVER_OK) || f->v.resetting) {
+        *why = "the machine shares a directory (--share), whose open files cannot be saved";
+        return -EBUSY;
+    }
+    stream_put_u16(out, STATE_VERSION);
+    return virtio_pci_save(&f->pci, out, why);
+}
+
+static int fs_load(struct device *d, struct stream *in)
+{
+    struct fs *f = container_of(d, struct fs, dev);
+
+    if (stream_get_u16(in) != STATE_VERSION || virtio_pci_load(&f->pci, in))
+        return -EINVAL;
+    if (f->v.status & VIRTIO_STATUS_DRIVER_OK) {
+        virtio_set_status(&f->v, 0);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 static void fs_destroy(struct device *d)
 {
     struct fs *f = container_of(d, struct fs, dev);
@@ -424,6 +452,8 @@ static void fs_destroy(struct device *d)
 static const struct device_ops fs_ops = {
     .name = "virtio-fs",
     .reset = fs_reset,
+    .save = fs_save,
+    .load = fs_load,
     .destroy = fs_destroy,
 };
 

@@ -138,8 +138,13 @@ static void destroy(struct device *d)
     host_free(n);
 }
 
-static const struct device_ops device_ops = {
-    .name = "virtio-net", .reset = reset, .destroy = destroy};
+static const struct device_ops device_ops = {.name = "virtio-net",
+                                             .reset = reset,
+                                             .drain = net_drain,
+                                             .save = net_save,
+                                             .load = net_load,
+                                             .loaded = net_loaded,
+                                             .destroy = destroy};
 
 /* What the network can take and give, in the device's words. */
 static u64 offload_features(u32 o)

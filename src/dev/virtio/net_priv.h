@@ -76,6 +76,7 @@ struct net {
     struct host_bh control;
     u8 mac[6], own_mac[6]; /* what the guest set; what it has at reset */
     bool link_up;
+    bool link_moved; /* between load and loaded: it is not as the guest knows it */
     unsigned npairs;
     unsigned control_queue;
     /* VM lock: what the driver wants. */
@@ -106,9 +107,18 @@ void net_pair_init(struct net_pair *p, struct net *n, unsigned index);
 void net_pair_notify_tx(struct net_pair *p);
 /* The device is reset; VM lock held. */
 void net_pair_reset(struct net_pair *p);
+/* Puts back what was taken from the queues, until the event loop goes on. Nobody works on it; VM
+ * lock held. */
+void net_pair_rest(struct net_pair *p);
 
 /* net_control.c: the control queue's work, and telling the network what the driver wants. Event
  * loop. */
 void net_control_work(void *net);
+
+/* net_state.c: of struct device_ops. */
+void net_drain(struct device *dev);
+int net_save(const struct device *dev, struct stream *out, const char **why);
+int net_load(struct device *dev, struct stream *in);
+void net_loaded(struct device *dev);
 
 #endif

@@ -96,6 +96,13 @@ static void pool_drop(struct net_pair *p, struct net_pool *pool, unsigned q)
     pool->abandoned = false;
 }
 
+static void pool_unpop(struct net_pair *p, struct net_pool *pool, unsigned q)
+{
+    while (pool->n)
+        virtq_unpop(&p->net->virtio, q, &pool->chain[pool->first + --pool->n]);
+    pool->in_len = 0;
+}
+
 /* After work without the lock: false when the device was reset meanwhile. */
 static bool still_ours(struct net_pair *p, struct net_pool *pool, unsigned q)
 {
@@ -117,6 +124,13 @@ void net_pair_reset(struct net_pair *p)
         p->tx.abandoned = true;
     else
         pool_drop(p, &p->tx, tx_queue(p));
+}
+
+void net_pair_rest(struct net_pair *p)
+{
+    pool_unpop(p, &p->rx, rx_queue(p));
+    pool_unpop(p, &p->tx, tx_queue(p));
+    host_bh_schedule(&p->work);
 }
 
 /* The driver may use this pair's queues now. */

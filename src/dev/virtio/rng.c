@@ -5,10 +5,13 @@
  */
 #include "dev/virtio/rng.h"
 
+#include <errno.h>
+
 #include "base/log.h"
 #include "dev/virtio/pci.h"
 
 #define QUEUE_SIZE 64
+#define STATE_VERSION 1
 #define CLASS_OTHER 0x00ff00 /* device that fits no class (PCI code and ID assignment, 00h) */
 
 /* What a buffer gets at most: one may be filled in part (5.4.6.2); and what one turn gives. */
@@ -87,6 +90,25 @@ static void reset(struct device *d)
     virtio_pci_reset(&container_of(d, struct rng, dev)->pci);
 }
 
+/* Nothing is in flight between two turns of the event loop. */
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    stream_put_u16(out, STATE_VERSION);
+    return virtio_pci_save(&container_of(d, struct rng, dev)->pci, out, why);
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    if (stream_get_u16(in) != STATE_VERSION)
+        return -EINVAL;
+    return virtio_pci_load(&container_of(d, struct rng, dev)->pci, in);
+}
+
+static void loaded(struct device *d)
+{
+    host_bh_schedule(&container_of(d, struct rng, dev)->work);
+}
+
 static void destroy(struct device *d)
 {
     struct rng *r = container_of(d, struct rng, dev);
@@ -95,7 +117,12 @@ static void destroy(struct device *d)
     host_free(r);
 }
 
-static const struct device_ops ops = {.name = "virtio-rng", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {.name = "virtio-rng",
+                                      .reset = reset,
+                                      .save = save,
+                                      .load = load,
+                                      .loaded = loaded,
+                                      .destroy = destroy};
 
 struct device *virtio_rng_create(struct vm *vm, struct device *pci_host, u8 devfn, const char *name)
 {

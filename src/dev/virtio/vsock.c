@@ -5,6 +5,7 @@
  */
 #include "dev/virtio/vsock.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "dev/virtio/vsock_priv.h"
@@ -14,8 +15,10 @@
 #define QUEUE_SIZE 256
 #define RX 0
 #define TX 1
-#define EVENT 2 /* for a guest that was moved to another host: never used (5.10.6.7) */
+#define EVENT 2 /* for a guest that was moved to another host (5.10.6.7) */
 #define NQUEUES 3
+#define STATE_VERSION 1
+#define EVENT_TRANSPORT_RESET 0
 
 /* Features (5.10.3) */
 #define VSOCK_F_STREAM BIT64(0)
@@ -125,6 +128,28 @@ static bool give_packets(struct vsock *v)
     return true;
 }
 
+/* Tells the guest that none of its connections is there any more, when it has a buffer for that.
+ * VM lock held. */
+static void tell_moved(struct vsock *v)
+{
+    struct virtio_device *d = &v->virtio;
+    const u32 event = EVENT_TRANSPORT_RESET;
+    struct host_iov iov[QUEUE_SIZE];
+    struct virtq_chain c = {.iov = iov, .cap = QUEUE_SIZE};
+
+    if (!v->moved || !virtq_pop(d, EVENT, &c))
+        return;
+    v->moved = false;
+    if (c.in_len < sizeof(event)) {
+        virtq_drop(d, EVENT, &c);
+        virtio_broken(d, "a buffer that has no room for an event");
+        return;
+    }
+    iov_write(iov + c.nout, c.nin, 0, &event, sizeof(event));
+    virtq_push(d, EVENT, &c, sizeof(event));
+    virtq_signal(d, EVENT);
+}
+
 /* Event loop. */
 static void work(void *opaque)
 {
@@ -140,6 +165,7 @@ static void work(void *opaque)
         vsock_close_all(v);
         vm_lock(d->vm);
     }
+    tell_moved(v);
     /* Answers first: the other way may wait for their room. */
     more = give_packets(v);
     more |= take_packets(v);
@@ -175,7 +201,7 @@ static u32 config_read(struct virtio_device *d, unsigned off, unsigned size)
 
 static void notify(struct virtio_device *d, unsigned q)
 {
-    if (q != EVENT)
+    if (q != EVENT || of(d)->moved)
         host_bh_schedule(&of(d)->work);
 }
 
@@ -183,6 +209,7 @@ static void notify(struct virtio_device *d, unsigned q)
 static void reset_virtio(struct virtio_device *d)
 {
     of(d)->stale = true;
+    of(d)->moved = false;
     host_bh_schedule(&of(d)->work);
 }
 
@@ -192,6 +219,40 @@ static const struct virtio_ops virtio_vsock_ops = {
 static void reset(struct device *d)
 {
     virtio_pci_reset(&container_of(d, struct vsock, dev)->pci);
+}
+
+/*
+ * Connections are not part of it, for their other ends are programs on this host: the guest is told
+ * that they are gone. Nothing is in flight between two turns of the event loop.
+ */
+static int save(const struct device *d, struct stream *out, const char **why)
+{
+    const struct vsock *v = container_of(d, struct vsock, dev);
+
+    stream_put_u16(out, STATE_VERSION);
+    /* The guest may still have sockets of the ports before it. */
+    stream_put_u32(out, v->next_port);
+    return virtio_pci_save(&v->pci, out, why);
+}
+
+static int load(struct device *d, struct stream *in)
+{
+    struct vsock *v = container_of(d, struct vsock, dev);
+    u32 next_port;
+
+    if (stream_get_u16(in) != STATE_VERSION)
+        return -EINVAL;
+    next_port = stream_get_u32(in);
+    if (next_port == UINT32_MAX || virtio_pci_load(&v->pci, in))
+        return -EINVAL;
+    v->next_port = next_port;
+    v->moved = virtio_live(&v->virtio);
+    return 0;
+}
+
+static void loaded(struct device *d)
+{
+    host_bh_schedule(&container_of(d, struct vsock, dev)->work);
 }
 
 static void destroy(struct device *d)
@@ -205,7 +266,12 @@ static void destroy(struct device *d)
     host_free(v);
 }
 
-static const struct device_ops ops = {.name = "virtio-vsock", .reset = reset, .destroy = destroy};
+static const struct device_ops ops = {.name = "virtio-vsock",
+                                      .reset = reset,
+                                      .save = save,
+                                      .load = load,
+                                      .loaded = loaded,
+                                      .destroy = destroy};
 
 struct device *virtio_vsock_create(struct vm *vm, struct device *pci_host, u8 devfn,
                                    const char *name, struct sockdev *sock)

@@ -79,8 +79,8 @@ struct vsock_reply {
 };
 
 /*
- * Connections are the event loop's alone, no lock needed. The VM lock guards the virtio device and
- * `stale`.
+ * Connections are the event loop's alone, no lock needed. The VM lock guards the virtio device,
+ * `stale` and `moved`.
  */
 struct vsock {
     struct device dev;
@@ -91,6 +91,7 @@ struct vsock {
     bool working; /* within work, which looks at everything by itself */
     bool starved; /* the guest has no buffers: it says when it has */
     bool stale;   /* the device was reset: the connections are another driver's */
+    bool moved;   /* the guest is to hear that its connections are gone; VM lock */
     struct vsock_conn conn[VSOCK_CONNS_MAX];
     struct vsock_conn *ready, **last_ready;
     struct vsock_reply reply[VSOCK_REPLIES_MAX];

@@ -14,6 +14,7 @@
 
 #include "dev/pci/pci.h"
 #include "dev/virtio_driver.h"
+#include "state_file.h"
 #include "test.h"
 
 #define SLOT 5
@@ -571,6 +572,46 @@ static void fs__the_machine_ends_with_requests_in_flight(void **state)
         call(1, FUSE_READ, i, "x", 64);
 }
 
+/* Open files are the server's and cannot be saved; who has not begun has none. */
+static void fs__is_saved_without_open_files(void **state)
+{
+    static u8 bytes[8192], changed[8192];
+    struct device *dev = t.b->m->vm.devices;
+    struct stream s;
+    const char *why = NULL;
+
+    (void)state;
+    while (strcmp(dev->ops->name, "virtio-fs"))
+        dev = dev->next;
+    start(0);
+    call(1, FUSE_LOOKUP, 1, "name", 64);
+    stream_init(&s, bytes, sizeof(bytes));
+    assert_int_equal(dev->ops->save(dev, &s, &why), -EBUSY);
+    assert_string_equal(
+        why, "the machine shares a directory (--share), whose open files cannot be saved");
+    assert_true(vd_reset(&t.drv));
+    vd_negotiate(&t.drv, vd_mode(0), 0);
+    vd_setup_queue(&t.drv, 1, 512);
+    assert_int_equal(dev->ops->save(dev, &s, &why), 0);
+    assert_int_equal(state_load_device(t.b->m, "virtio-fs", bytes, s.pos), 0);
+    vd_driver_ok(&t.drv);
+    assert_int_equal(dev->ops->save(dev, &s, &why), -EBUSY);
+    vd_setup_queue(&t.drv, 0, 128);
+    call(1, FUSE_LOOKUP, 1, "name", 64);
+    assert_int_equal(t.nsent, 2);
+    /* A state with DRIVER_OK was never written. */
+    for (size_t i = 0; i < s.pos; i++) {
+        memcpy(changed, bytes, sizeof(changed));
+        changed[i] |= VD_DRIVER_OK;
+        if (!state_load_device(t.b->m, "virtio-fs", changed, s.pos)) {
+            struct stream again;
+
+            stream_init(&again, changed, sizeof(changed));
+            assert_int_equal(dev->ops->save(dev, &again, &why), 0);
+        }
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -592,6 +633,7 @@ int main(void)
         TEST(fs__replies_that_make_no_sense_end_the_server),
         TEST(fs__a_reply_comes_once),
         TEST(fs__the_machine_ends_with_requests_in_flight),
+        TEST(fs__is_saved_without_open_files),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,8 +18,5 @@ void vd_move(struct vd_board **b, struct vdriver *d, struct vd_board *(*create)(
     memcpy(now->msi, was.msi, sizeof(now->msi));
     memcpy(now->lines, was.lines, sizeof(now->lines));
     assert_int_equal(state_load(now->m, f), 0);
-    /* Loading is silent. */
-    for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(now->lines[i].rises, was.lines[i].rises);
     *b = d->b = now;
 }

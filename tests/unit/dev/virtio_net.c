@@ -7,7 +7,7 @@
 
 #include "core/backend.h"
 #include "dev/pci/host.h"
-#include "dev/virtio_driver.h"
+#include "dev/virtio_move.h"
 #include "test.h"
 
 #define DEVFN PCI_DEVFN(2, 0)
@@ -132,16 +132,26 @@ static const struct netdev_ops net_ops = {.send = net_send,
 
 static u8 frame[HDR + 70000];
 
-static void new_device(unsigned queues)
+static unsigned nqueues;
+
+/* A machine on a network where nothing has happened yet. */
+static struct vd_board *create(void)
 {
     struct virtio_net_config c = {.net = &net.n, .name = "net0", .mac = {0x52, 0x54, 0, 1, 2, 3}};
+    struct vd_board *b = vd_board_new();
 
     memset(&net, 0, sizeof(net));
     net.n.ops = &net_ops;
-    net.n.queues = queues;
+    net.n.queues = nqueues;
     net.n.offloads = NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_TSO_ECN;
-    board = vd_board_new();
-    assert_non_null(virtio_net_create(&board->m->vm, board->host, DEVFN, &c));
+    assert_non_null(virtio_net_create(&b->m->vm, b->host, DEVFN, &c));
+    return b;
+}
+
+static void new_device(unsigned queues)
+{
+    nqueues = queues;
+    board = create();
     memset(&drv, 0, sizeof(drv));
     vd_attach(&drv, board, DEVFN);
     for (size_t i = 0; i < sizeof(frame); i++)
@@ -564,6 +574,153 @@ static void net__refuses_features_without_their_ground(void **state)
     vd_board_free(board);
 }
 
+static void net__goes_on_in_another_machine(void **state)
+{
+    (void)state;
+    for (unsigned mode = 0; mode < VD_MODES; mode++) {
+        u64 at[20];
+        u32 len;
+
+        new_device(1);
+        start(mode, F_ALL);
+        for (unsigned i = 0; i < 20; i++)
+            at[i] = offer(1500);
+        vd_kick(&drv, RX);
+        fake_settle(); /* they are taken */
+        arrives(frame, HDR + 3000, 1);
+        for (unsigned i = 0; i < 3; i++) {
+            u32 part[3] = {1500, 1500, HDR};
+
+            if (i == 1)
+                vd_move(&board, &drv, create); /* with two to be looked at */
+            assert_true(vd_used(&drv, RX, &len) >= 0);
+            assert_int_equal(len, part[i]);
+        }
+        fake_settle();
+        assert_true(net.readable);
+        assert_int_equal(net.offloads, NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_TSO_ECN);
+        arrives(frame, HDR + 100, 1);
+        assert_true(vd_used(&drv, RX, &len) >= 0);
+        assert_int_equal(len, HDR + 100);
+        assert_memory_equal(vd_ram(board, at[3] + HDR), frame + HDR, 100);
+        /* Frames the old network had no room for go to the new one. */
+        net.refuse = 2;
+        send_pieces(100, 1);
+        send_pieces(9000, 3);
+        assert_int_equal(net.nsent, 0);
+        vd_move(&board, &drv, create);
+        assert_int_equal(vd_used(&drv, TX, NULL), -1);
+        fake_settle();
+        assert_int_equal(net.nsent, 2);
+        assert_int_equal(net.sent_len[1], 9000);
+        assert_memory_equal(net.sent[1], frame, 9000);
+        assert_true(vd_used(&drv, TX, NULL) >= 0);
+        assert_true(vd_used(&drv, TX, NULL) >= 0);
+        assert_true(vd_interrupts(&drv, TX) > 0);
+        send_pieces(100, 1);
+        assert_int_equal(net.nsent, 3);
+        assert_int_equal(vd_status(&drv) & VD_NEEDS_RESET, 0);
+        vd_board_free(board);
+    }
+}
+
+/* What was put back for the state is taken again. */
+static void net__the_saved_machine_goes_on(void **state)
+{
+    (void)state;
+    for (unsigned mode = 0; mode < VD_MODES; mode++) {
+        u32 len, got = 0;
+
+        new_device(1);
+        start(mode, F_ALL);
+        for (unsigned i = 0; i < 3; i++)
+            offer(1500);
+        vd_kick(&drv, RX);
+        fake_settle();
+        arrives(frame, HDR + 5000, 1); /* waits for a fourth buffer */
+        assert_int_equal(vd_used(&drv, RX, NULL), -1);
+        net.refuse = 1;
+        send_pieces(100, 1);
+        state_save(board->m);
+        fake_settle();
+        assert_int_equal(net.nsent, 1);
+        offer(1500);
+        assert_true(vd_kick(&drv, RX));
+        fake_settle();
+        while (vd_used(&drv, RX, &len) >= 0)
+            got += len;
+        assert_int_equal(got, HDR + 5000);
+        vd_board_free(board);
+    }
+}
+
+static void net__commands_outlive_the_machine(void **state)
+{
+    static const u8 mac[6] = {2, 3, 4, 5, 6, 7};
+    u64 offloads = F(1) | F(7);
+
+    (void)state;
+    for (unsigned mode = 0; mode < VD_MODES; mode++) {
+        new_device(2);
+        start(mode, F_ALL | F(22));
+        assert_int_equal(command(1, 1, mac, 6), 0);
+        assert_int_equal(command(5, 0, &offloads, 8), 0);
+        assert_int_equal(command(4, 0, "\2\0", 2), 0);
+        vd_move(&board, &drv, create);
+        fake_settle();
+        assert_int_equal(vd_dev_get(&drv, 0, 4), 0x05040302);
+        assert_int_equal(net.offloads, NETDEV_CSUM | NETDEV_TSO4);
+        assert_int_equal(net.queues, 2);
+        assert_int_equal(vd_config_interrupts(&drv), 0);
+        net.n.on_link(net.n.dev, false);
+        vd_config_interrupts(&drv);
+        /* The new network's link is up. */
+        vd_move(&board, &drv, create);
+        assert_int_equal(vd_config_interrupts(&drv), 1);
+        assert_int_equal(vd_dev_get(&drv, 6, 2), 1);
+        fake_settle();
+        assert_int_equal(net.queues, 2);
+        /* A reset forgets it as ever. */
+        assert_true(vd_reset(&drv));
+        fake_settle();
+        assert_int_equal(vd_dev_get(&drv, 0, 4), 0x01005452);
+        assert_int_equal(net.queues, 1);
+        vd_board_free(board);
+    }
+}
+
+static void net__refuses_what_it_cannot_be(void **state)
+{
+    static const struct {
+        u8 off, val;
+    } bad[] = {{2, 1 /* a group's address */}, {8, 2}, {12, 0xff}, {15, 0 /* pairs */}, {15, 3}};
+    struct state_file *f;
+    size_t len;
+    u8 *bytes;
+
+    (void)state;
+    new_device(2);
+    start(0, F_ALL | F(22));
+    f = state_save(board->m);
+    bytes = state_bytes(f, "virtio-net", &len);
+    vd_board_free(board);
+    board = create();
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        u8 was = bytes[bad[i].off];
+
+        bytes[bad[i].off] = bad[i].val;
+        assert_int_equal(state_load_device(board->m, "virtio-net", bytes, len), -EINVAL);
+        bytes[bad[i].off] = was;
+    }
+    assert_int_equal(state_load_device(board->m, "virtio-net", bytes, len), 0);
+    state_refuses_pieces(board->m, f, "virtio-net");
+    vd_board_free(board);
+    nqueues = 1;
+    board = create();
+    assert_int_equal(state_load_device(board->m, "virtio-net", bytes, len), -EINVAL);
+    vd_board_free(board);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -581,6 +738,10 @@ int main(void)
         cmocka_unit_test(net__uses_the_queues_it_is_told_to),
         cmocka_unit_test(net__is_broken_by_bad_buffers),
         cmocka_unit_test(net__refuses_features_without_their_ground),
+        cmocka_unit_test(net__goes_on_in_another_machine),
+        cmocka_unit_test(net__the_saved_machine_goes_on),
+        cmocka_unit_test(net__commands_outlive_the_machine),
+        cmocka_unit_test(net__refuses_what_it_cannot_be),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

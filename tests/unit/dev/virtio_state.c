@@ -57,18 +57,22 @@ static void again(void)
 {
     u32 before[TD_QUEUES * 14], after[TD_QUEUES * 14];
     struct probe lines[4];
+    unsigned msi[ARRAY_SIZE(t.b->msi)];
     struct virtio_device d;
 
     registers(before);
     assert_int_equal(save(), 0);
     d = t.d;
     memcpy(lines, t.b->lines, sizeof(lines));
+    memcpy(msi, t.b->msi, sizeof(msi));
     vm_lock(&t.b->m->vm);
     virtio_pci_reset(&t.pci);
     vm_unlock(&t.b->m->vm);
     assert_false(virtio_live(&t.d));
     assert_int_equal(load(len), 0);
     assert_int_equal(taken, len);
+    assert_memory_equal(msi, t.b->msi, sizeof(msi));
+    assert_int_equal(t.b->lines[TD_SLOT].rises, lines[TD_SLOT].rises);
     /* Whose other ends are not this device's to load. */
     memcpy(t.b->lines, lines, sizeof(lines));
     registers(after);
