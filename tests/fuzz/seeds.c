@@ -200,6 +200,24 @@ static int put_drivers(const char *dir)
     return bad;
 }
 
+/* virtio_state.c's: a device, how its queues are, changes, and what happens after the load. */
+static int put_states(const char *dir)
+{
+    static const u8 as_it_was[] = {0, 0, 0, 0, 1, 5, 0, 1, 2, 1, 129, 5, 0, 1, 128};
+    static const u8 changed[] = {2, 5, 0x80, 1, 30, 0x80, 3, 0, 0, 0, 1, 5, 0, 1, 2};
+    int bad = 0;
+
+    for (u8 n = 0; n < 28; n++) {
+        image[0] = n / 4;
+        image[1] = n % 4;
+        memcpy(image + 2, as_it_was, sizeof(as_it_was));
+        bad |= put(dir, "virtio_state", n, image, 2 + sizeof(as_it_was));
+        memcpy(image + 2, changed, sizeof(changed));
+        bad |= put(dir, "virtio_state", 28u + n, image, 2 + sizeof(changed));
+    }
+    return bad;
+}
+
 /* vsock.c's language: buffers, a connection of either side's making, data, its end. */
 static int put_vsock(const char *dir)
 {
@@ -264,6 +282,7 @@ int main(int argc, char **argv)
     bad |= put_disks(argv[1]);
     bad |= put_qcow2(argv[1]);
     bad |= put_vsock(argv[1]);
+    bad |= put_states(argv[1]);
     bad |= put_talk(argv[1]);
     bad |= put(argv[1], "control", 0, ask_pause, sizeof(ask_pause) - 1);
     bad |= put(argv[1], "control", 1, ask_stop, sizeof(ask_stop) - 1);

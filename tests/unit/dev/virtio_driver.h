@@ -57,6 +57,7 @@ struct vd_board {
     struct device *host;
     struct probe lines[4];
     unsigned msi[256]; /* messages by their data */
+    bool any_msi;      /* messages that nobody asked for are no failure */
     u64 next_alloc;
     bool assigned;
 };
