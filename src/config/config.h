@@ -30,6 +30,7 @@ struct config {
     const char *balloon;
     struct config_list share;
     struct config_list disk;
+    bool disk_anew; /* of a machine that is restored: not as it was saved */
     const char *cloud_init;
     struct config_list net;
     struct config_list publish;
@@ -59,6 +60,14 @@ struct config {
     bool dump_options; /* --dump-options likewise */
 };
 
+/* What becomes of an option when its machine is saved and restored. */
+enum option_saved {
+    OPTION_EACH_RUN, /* nothing: the process that runs the machine is told each time */
+    OPTION_MACHINE,  /* it is what the machine is: saved, and not to be given when it is restored */
+    OPTION_BEHIND,   /* what is behind a device: saved, and may be given anew */
+    OPTION_START,    /* how the guest started: nothing, and not to be given any more */
+};
+
 enum option_type {
     OPTION_FLAG,   /* no argument */
     OPTION_STRING, /* any text */
@@ -81,6 +90,7 @@ struct option_row {
     /* Further check of an OPTION_STRING or a value of an OPTION_LIST: NULL, or what is wrong with
      * it. */
     const char *(*check)(const char *value);
+    enum option_saved saved;
     const char *help; /* one paragraph */
 };
 
@@ -93,6 +103,25 @@ void config_defaults(struct config *c);
 /* Parses argv[0..argc) (options only) over what *c holds, then the environment for what was not
  * given. 0, or -EINVAL with one line in err. */
 int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_size);
+
+/*
+ * The options that are saved with a machine, in order: line(opaque, name, value), the value as it
+ * would be written; for a flag it is empty. c: as config_parse or config_restore left it.
+ */
+void config_save(const struct config *c,
+                 void (*line)(void *opaque, const char *name, const char *value), void *opaque);
+
+struct config_line {
+    const char *name, *value; /* must outlive the config */
+};
+
+/*
+ * Fills *c for a machine that is restored: the n saved lines (which may be anything), what
+ * argv[0..argc) gives anew or for this run alone, the environment likewise. 0, or -EINVAL with one
+ * line in err.
+ */
+int config_restore(struct config *c, const struct config_line *saved, size_t n, int argc,
+                   char **argv, char *err, size_t err_size);
 
 /* Reads a memory size such as 512, 512M or 2G. 0, -EINVAL (no number, unknown suffix) or -ERANGE
  * (does not fit 64 bits). */

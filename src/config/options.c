@@ -145,6 +145,7 @@ const struct option_row config_options[] = {
      .min = 2 * MIB,
      .max = 1ull << 40,
      .value = "512M",
+     .saved = OPTION_MACHINE,
      .help = "Guest memory, with a suffix K, M, G or T; a plain number is MiB."},
     {.name = "cpus",
      .letter = 'c',
@@ -154,6 +155,7 @@ const struct option_row config_options[] = {
      .min = 1,
      .max = 8,
      .value = "1",
+     .saved = OPTION_MACHINE,
      .help = "Number of virtual CPUs."},
     {.name = "kernel",
      .letter = 'k',
@@ -161,6 +163,7 @@ const struct option_row config_options[] = {
      .field = FIELD(kernel),
      .arg = "FILE",
      .check = check_not_empty,
+     .saved = OPTION_START,
      .help = "What to boot: a Linux bzImage, an ELF image with a PVH entry note, or a Multiboot 1 "
              "image."},
     {.name = "initrd",
@@ -169,6 +172,7 @@ const struct option_row config_options[] = {
      .field = FIELD(initrd),
      .arg = "FILE",
      .check = check_not_empty,
+     .saved = OPTION_START,
      .help = "Initial RAM disk. For a Multiboot image: a list of modules, each with its arguments, "
              "separated by commas (FILE ARGS,FILE2 ARGS); two commas stand for one in a name."},
     {.name = "append",
@@ -177,6 +181,7 @@ const struct option_row config_options[] = {
      .field = FIELD(append),
      .arg = "TEXT",
      .check = check_append,
+     .saved = OPTION_START,
      .help = "The kernel's command line. Without this a bzImage gets console=ttyS0 (console=hvc0 "
              "with --virtio-console stdio); a kernel of the disk's, what its boot loader says, "
              "and this after it."},
@@ -186,6 +191,7 @@ const struct option_row config_options[] = {
      .arg = "WHERE",
      .value = "stdio",
      .check = check_serial,
+     .saved = OPTION_BEHIND,
      .help =
          "What the first serial port (COM1) is connected to: stdio; null; pty (a pseudo-terminal, "
          "its path is printed); unix:PATH (a socket that listens there, for one at a time); "
@@ -216,6 +222,7 @@ const struct option_row config_options[] = {
      .type = OPTION_STRING,
      .field = FIELD(cloud_init),
      .arg = "KEY=VALUE,...",
+     .saved = OPTION_BEHIND,
      .help = "Give the guest a read-only disk, behind all others, that tells cloud-init what to do "
              "(its NoCloud source, label cidata). Keys: user-data=FILE, meta-data=FILE, "
              "network-config=FILE; without meta-data, hostname=NAME and ssh-key=FILE (a public "
@@ -226,6 +233,7 @@ const struct option_row config_options[] = {
      .arg = "on|off",
      .choices = "on|off",
      .value = "on",
+     .saved = OPTION_MACHINE,
      .help = "A source of random numbers for the guest (virtio-rng), fed by the host's."},
     {.name = "share",
      .letter = 'v',
@@ -233,6 +241,7 @@ const struct option_row config_options[] = {
      .field = FIELD(share),
      .arg = "HOST:GUEST[:ro]",
      .check = check_share,
+     .saved = OPTION_MACHINE,
      .help = "Share the directory HOST with the guest; may be repeated. GUEST, up to 36 bytes, is "
              "the guest's name for it: mount -t virtiofs GUEST DIR. A path such as /mnt/src is a "
              "good one, to be mounted there. ro: the guest cannot change anything in it. Files "
@@ -244,6 +253,7 @@ const struct option_row config_options[] = {
      .field = FIELD(disk),
      .arg = "PATH[,KEY=VALUE...]",
      .check = check_disk,
+     .saved = OPTION_BEHIND,
      .help = "A disk: an image file or a block device of the host. Keys: format=raw or qcow2; ro: "
              "the guest may only read; id=NAME for messages; serial=TEXT, up to 20 characters the "
              "guest sees; cache=writeback or unsafe (flushes are ignored); discard=on or off: "
@@ -256,6 +266,7 @@ const struct option_row config_options[] = {
      .field = FIELD(net),
      .arg = "NETWORK",
      .check = check_net,
+     .saved = OPTION_BEHIND,
      .help = "A network interface of the guest's (virtio); none when neither this nor --publish is "
              "given. user needs no privilege: the guest reaches what this host reaches, by way of "
              "a process that translates; it is 10.0.2.15 (DHCP), the host 10.0.2.2, a name server "
@@ -269,6 +280,7 @@ const struct option_row config_options[] = {
      .field = FIELD(publish),
      .arg = "PORT",
      .check = check_not_empty,
+     .saved = OPTION_BEHIND,
      .help = "Lets the host's port lead to the guest's: [udp:][HOSTADDRESS:]HOSTPORT:GUESTPORT, "
              "such as 2222:22 or 127.0.0.1:8080:80. Without an address on all of the host's. Goes "
              "with the first user network, and makes one when no --net is given. May be "
@@ -278,6 +290,7 @@ const struct option_row config_options[] = {
      .field = FIELD(vsock),
      .arg = "PATH[,cid=N]",
      .check = check_not_empty,
+     .saved = OPTION_BEHIND,
      .help = "Stream sockets (AF_VSOCK) between programs in the guest and on the host, with Unix "
              "sockets on the host's side, as Firecracker has them. A program on the host connects "
              "to PATH, sends CONNECT PORT and a new line, reads a line OK N, and is connected "
@@ -290,6 +303,7 @@ const struct option_row config_options[] = {
      .arg = "on|off|SIZE",
      .value = "on",
      .check = check_balloon,
+     .saved = OPTION_MACHINE,
      .help = "Lets the guest give memory back to the host (virtio-balloon): on, what it has freed, "
              "some seconds later. With a SIZE it is asked to do without so much of its memory from "
              "the start, as far as it can; a plain number is MiB."},
@@ -298,6 +312,7 @@ const struct option_row config_options[] = {
      .field = FIELD(virtio_console),
      .arg = "WHERE",
      .check = check_serial,
+     .saved = OPTION_BEHIND,
      .help = "A virtio console, console=hvc0 to a Linux kernel, which unlike a serial port "
              "knows the terminal's size. What it is connected to is named as for --serial; for "
              "stdio, give the serial port another place (--serial null)."},
@@ -306,6 +321,7 @@ const struct option_row config_options[] = {
      .field = FIELD(port),
      .arg = "NAME=WHERE",
      .check = check_port,
+     .saved = OPTION_BEHIND,
      .help =
          "A channel between a program in the guest, which opens /dev/virtio-ports/NAME, and one "
          "on the host. WHERE is unix:PATH (a socket that listens there, for one at a time), "
@@ -316,6 +332,7 @@ const struct option_row config_options[] = {
      .field = FIELD(virtio_without),
      .arg = "LIST",
      .check = check_virtio_without,
+     .saved = OPTION_MACHINE,
      .help = "What virtio devices do not offer the guest, for drivers that have trouble with it: a "
              "list of packed (rings are split ones then), event-idx, indirect (descriptors) and "
              "msix (interrupts are the four lines of the PCI bus then)."},
@@ -378,6 +395,7 @@ const struct option_row config_options[] = {
     {.name = "hide-kvm",
      .type = OPTION_FLAG,
      .field = FIELD(hide_kvm),
+     .saved = OPTION_MACHINE,
      .help = "Do not offer the guest the paravirtual clock of KVM's CPUID leaves."},
     {.name = "dump-state",
      .type = OPTION_FLAG,

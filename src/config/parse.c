@@ -7,21 +7,9 @@
 #include <strings.h>
 
 #include "base/commas.h"
-#include "config/config.h"
+#include "config/parse.h"
 
-#define OPTIONS_MAX 64
-
-struct parser {
-    struct config *c;
-    char *err;
-    size_t err_size;
-    bool given[OPTIONS_MAX];
-    const char *image; /* the word that is no option */
-};
-
-static int fail(struct parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static int fail(struct parser *p, const char *fmt, ...)
+int parser_fail(struct parser *p, const char *fmt, ...)
 {
     va_list ap;
 
@@ -109,14 +97,13 @@ static bool is_choice(const char *choices, const char *v)
 static int add_to_list(struct parser *p, struct config_list *l, const char *what, const char *value)
 {
     if (l->n == CONFIG_LIST_MAX)
-        return fail(p, "%s: given more than %d times", what, CONFIG_LIST_MAX);
+        return parser_fail(p, "%s: given more than %d times", what, CONFIG_LIST_MAX);
     l->item[l->n++] = value;
     return 0;
 }
 
 /* Stores value in the field of row o. what: how the user named the option. */
-static int set_option(struct parser *p, const struct option_row *o, const char *what,
-                      const char *value)
+int parser_set(struct parser *p, const struct option_row *o, const char *what, const char *value)
 {
     u8 *field = (u8 *)p->c + o->field;
     const char *end, *wrong;
@@ -129,31 +116,31 @@ static int set_option(struct parser *p, const struct option_row *o, const char *
         return 0;
     case OPTION_NUMBER:
         if (parse_number(value, &end, &v) || *end)
-            return fail(p, "%s: '%s' is not a number", what, value);
+            return parser_fail(p, "%s: '%s' is not a number", what, value);
         if (v < o->min || v > o->max)
-            return fail(p, "%s: %s is out of range, it is %llu to %llu", what, value,
-                        (unsigned long long)o->min, (unsigned long long)o->max);
+            return parser_fail(p, "%s: %s is out of range, it is %llu to %llu", what, value,
+                               (unsigned long long)o->min, (unsigned long long)o->max);
         *(u64 *)field = v;
         return 0;
     case OPTION_MEMORY:
         if (config_parse_memory(value, &v) == -EINVAL)
-            return fail(p, "%s: '%s' is not a size such as 512M or 2G", what, value);
+            return parser_fail(p, "%s: '%s' is not a size such as 512M or 2G", what, value);
         if (config_parse_memory(value, &v) || v < o->min || v > o->max) {
             format_memory(o->min, lo, sizeof(lo));
             format_memory(o->max, hi, sizeof(hi));
-            return fail(p, "%s: %s is out of range, it is %s to %s", what, value, lo, hi);
+            return parser_fail(p, "%s: %s is out of range, it is %s to %s", what, value, lo, hi);
         }
         *(u64 *)field = v;
         return 0;
     case OPTION_CHOICE:
         if (!is_choice(o->choices, value))
-            return fail(p, "%s: '%s' is none of %s", what, value, o->choices);
+            return parser_fail(p, "%s: '%s' is none of %s", what, value, o->choices);
         break;
     case OPTION_STRING:
     case OPTION_LIST:
         wrong = o->check ? o->check(value) : NULL;
         if (wrong)
-            return fail(p, "%s: '%s': %s", what, value, wrong);
+            return parser_fail(p, "%s: '%s': %s", what, value, wrong);
         if (o->type == OPTION_LIST)
             return add_to_list(p, (struct config_list *)(void *)field, what, value);
         break;
@@ -172,10 +159,10 @@ void config_defaults(struct config *c)
     p.err_size = sizeof(err);
     for (size_t i = 0; i < config_n_options; i++)
         if (config_options[i].value)
-            set_option(&p, &config_options[i], config_options[i].name, config_options[i].value);
+            parser_set(&p, &config_options[i], config_options[i].name, config_options[i].value);
 }
 
-static const struct option_row *find_long(const char *name, size_t n)
+const struct option_row *parser_find(const char *name, size_t n)
 {
     for (size_t i = 0; i < config_n_options; i++)
         if (strlen(config_options[i].name) == n && !memcmp(config_options[i].name, name, n))
@@ -198,12 +185,13 @@ static int set_image(struct parser *p, const char *word)
     const char *wrong = o->check(word);
 
     if (p->image)
-        return fail(p,
-                    "unexpected argument '%s': '%s' is the disk; more of them are given with -d, "
-                    "the kernel with -k",
-                    word, p->image);
+        return parser_fail(
+            p,
+            "unexpected argument '%s': '%s' is the disk; more of them are given with -d, "
+            "the kernel with -k",
+            word, p->image);
     if (wrong)
-        return fail(p, "'%s': %s", word, wrong);
+        return parser_fail(p, "'%s': %s", word, wrong);
     p->image = word;
     return 0;
 }
@@ -216,7 +204,7 @@ static int add_image(struct parser *p)
     if (!p->image)
         return 0;
     if (l->n == CONFIG_LIST_MAX)
-        return fail(p, "more than %d disks", CONFIG_LIST_MAX);
+        return parser_fail(p, "more than %d disks", CONFIG_LIST_MAX);
     memmove(l->item + 1, l->item, l->n * sizeof(l->item[0]));
     l->item[0] = p->image;
     l->n++;
@@ -245,12 +233,12 @@ static int refuse_single_dash(struct parser *p, const char *word)
 {
     size_t n = strcspn(word + 1, "=");
 
-    if (n > 1 && find_long(word + 1, n))
-        return fail(p, "unknown option '%s': long names have two dashes, -%s", word, word);
+    if (n > 1 && parser_find(word + 1, n))
+        return parser_fail(p, "unknown option '%s': long names have two dashes, -%s", word, word);
     for (size_t i = 0; i < ARRAY_SIZE(qemu); i++)
         if (!strcmp(word + 1, qemu[i].word))
-            return fail(p, "unknown option '%s', which is QEMU's; here it is %s", word,
-                        qemu[i].here);
+            return parser_fail(p, "unknown option '%s', which is QEMU's; here it is %s", word,
+                               qemu[i].here);
     return 0;
 }
 
@@ -265,15 +253,15 @@ static int parse_word(struct parser *p, const char *word, const char *next, int 
     if (word[0] != '-')
         return set_image(p, word);
     if (!word[1])
-        return fail(p, "unexpected argument '-'");
+        return parser_fail(p, "unexpected argument '-'");
     if (word[1] == '-') {
         const char *name = word + 2;
         const char *eq = strchr(name, '=');
         size_t n = eq ? (size_t)(eq - name) : strlen(name);
 
-        o = find_long(name, n);
+        o = parser_find(name, n);
         if (!o)
-            return fail(p, "unknown option '--%.*s'; see trivisor help run", (int)n, name);
+            return parser_fail(p, "unknown option '--%.*s'; see trivisor help run", (int)n, name);
         snprintf(what, sizeof(what), "--%s", o->name);
         if (eq)
             value = eq + 1;
@@ -282,7 +270,7 @@ static int parse_word(struct parser *p, const char *word, const char *next, int 
             return -EINVAL;
         o = find_letter(word[1]);
         if (!o)
-            return fail(p, "unknown option '%s'; see trivisor help run", word);
+            return parser_fail(p, "unknown option '%s'; see trivisor help run", word);
         snprintf(what, sizeof(what), "-%c", o->letter);
         if (word[2])
             value = word + 2;
@@ -290,51 +278,57 @@ static int parse_word(struct parser *p, const char *word, const char *next, int 
     p->given[o - config_options] = true;
     if (o->type == OPTION_FLAG) {
         if (value)
-            return fail(p, "%s takes no argument", what);
-        return set_option(p, o, what, NULL);
+            return parser_fail(p, "%s takes no argument", what);
+        return parser_set(p, o, what, NULL);
     }
     if (!value) {
         if (!next)
-            return fail(p, "%s needs an argument (%s)", what, o->arg);
+            return parser_fail(p, "%s needs an argument (%s)", what, o->arg);
         value = next;
         *used = 2;
     }
-    return set_option(p, o, what, value);
+    return parser_set(p, o, what, value);
 }
 
-int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_size)
+/* argv and the environment over what the config holds. */
+int parser_run(struct parser *p, int argc, char **argv)
 {
-    struct parser p = {.c = c, .err = err, .err_size = err_size};
+    struct config *c = p->c;
     int used, r;
 
     for (int i = 0; i < argc; i += used) {
         if (!strcmp(argv[i], "--")) {
             if (i + 1 == argc || !argv[i + 1][0])
-                return fail(&p, "no command after '--'");
+                return parser_fail(p, "no command after '--'");
             c->command = argv + i + 1;
             c->n_command = argc - i - 1;
             break;
         }
-        r = parse_word(&p, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used);
+        r = parse_word(p, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used);
         if (r)
             return r;
         if (c->help || c->dump_options)
             return 0;
     }
-    r = add_image(&p);
-    if (r)
-        return r;
     for (size_t i = 0; i < config_n_options; i++) {
         const struct option_row *o = &config_options[i];
-        const char *value = o->env && !p.given[i] ? getenv(o->env) : NULL;
+        const char *value = o->env && !p->given[i] ? getenv(o->env) : NULL;
 
         if (!value || !*value)
             continue;
-        r = set_option(&p, o, o->env, value);
+        r = parser_set(p, o, o->env, value);
         if (r)
             return r;
     }
     return 0;
+}
+
+int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_size)
+{
+    struct parser p = {.c = c, .err = err, .err_size = err_size};
+    int r = parser_run(&p, argc, argv);
+
+    return r ? r : add_image(&p);
 }
 
 bool config_lists(const char *list, const char *word)

@@ -206,6 +206,89 @@ static void config__everything_printed_names_every_option(void **state)
     }
 }
 
+/* --- machines that are saved and restored --- */
+
+static struct config_line saved[16];
+static size_t nsaved;
+
+static void keep(void *opaque, const char *name, const char *value)
+{
+    (void)opaque;
+    assert_true(nsaved < 16);
+    saved[nsaved++] = (struct config_line){name, strdup(value)};
+}
+
+static int restore(const char *line)
+{
+    static char copy[512];
+    char *argv[32];
+    int argc = 0;
+
+    strcpy(copy, line);
+    for (char *w = strtok(copy, " "); w; w = strtok(NULL, " "))
+        argv[argc++] = w;
+    err[0] = 0;
+    return config_restore(&c, saved, nsaved, argc, argv, err, sizeof(err));
+}
+
+static void config__what_a_machine_is_is_saved(void **state)
+{
+    (void)state;
+    nsaved = 0;
+    assert_int_equal(parse("-k vmlinuz -m 300M -c 3 -d a.img -d b.img,ro --hide-kvm --serial null "
+                           "--stats --name web -q"),
+                     0);
+    config_save(&c, keep, NULL);
+    assert_int_equal(restore("--engine bt"), 0);
+    assert_int_equal(c.memory, 300ull << 20);
+    assert_int_equal(c.cpus, 3);
+    assert_true(c.hide_kvm);
+    assert_int_equal(c.disk.n, 2);
+    assert_string_equal(c.disk.item[1], "b.img,ro");
+    assert_string_equal(c.serial, "null");
+    assert_string_equal(c.engine, "bt");
+    /* Not what is the process's, or was for the start. */
+    assert_false(c.stats);
+    assert_false(c.quiet);
+    assert_null(c.name);
+    assert_null(c.kernel);
+    assert_false(c.disk_anew);
+}
+
+static void config__what_is_behind_devices_may_be_given_anew(void **state)
+{
+    (void)state;
+    assert_int_equal(restore("-d c.img --serial file:x --name two"), 0);
+    assert_int_equal(c.disk.n, 1);
+    assert_string_equal(c.disk.item[0], "c.img");
+    assert_true(c.disk_anew);
+    assert_string_equal(c.serial, "file:x");
+    assert_string_equal(c.name, "two");
+    assert_int_equal(c.cpus, 3);
+    assert_int_equal(restore("-c 2"), -EINVAL);
+    assert_non_null(strstr(err, "what it was saved with"));
+    assert_int_equal(restore("--append x"), -EINVAL);
+    assert_int_equal(restore("disk.img"), -EINVAL);
+    assert_int_equal(restore("-- ls"), -EINVAL);
+    assert_int_equal(restore("--nonsense"), -EINVAL);
+}
+
+static void config__saved_options_are_not_trusted(void **state)
+{
+    static const struct config_line bad[] = {
+        {"cpus", "99"}, {"memory", "x"}, {"name", "x"},   {"nonsense", "1"},
+        {"kernel", ""}, {"", ""},        {"balloon", ""}, {"rng", "maybe"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        nsaved = 0;
+        saved[nsaved++] = bad[i];
+        assert_int_equal(restore(""), -EINVAL);
+        assert_true(err[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +301,9 @@ int main(void)
         cmocka_unit_test(config__memory_sizes),
         cmocka_unit_test(config__the_table_is_sound),
         cmocka_unit_test(config__everything_printed_names_every_option),
+        cmocka_unit_test(config__what_a_machine_is_is_saved),
+        cmocka_unit_test(config__what_is_behind_devices_may_be_given_anew),
+        cmocka_unit_test(config__saved_options_are_not_trusted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
