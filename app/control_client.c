@@ -171,11 +171,35 @@ static json_t *judge(const char *name, const char *line, size_t n, char *err, si
     return NULL;
 }
 
-json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, char *err,
-                    size_t err_size)
+/* It fits the socket, which is new. */
+static bool send_request(int fd, const char *request, int passed)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec iov[2] = {{(char *)(uintptr_t)request, strlen(request)}, {(char[]){'\n'}, 1}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
+
+    if (passed >= 0) {
+        struct cmsghdr *h;
+
+        m.msg_control = &control;
+        m.msg_controllen = sizeof(control);
+        h = CMSG_FIRSTHDR(&m);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(h), &passed, sizeof(int));
+    }
+    return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)iov[0].iov_len + 1;
+}
+
+json_t *control_request(const char *name, const char *request, int passed, unsigned timeout_ms,
+                        char *err, size_t err_size)
 {
     u64 end = host_monotonic_ns() + (u64)timeout_ms * NS_PER_MS;
-    char request[80], *buf = malloc(CONTROL_REPLY_MAX);
+    char *buf = malloc(CONTROL_REPLY_MAX);
     int fd = buf ? connect_to(name, err, err_size) : -ENOMEM;
     json_t *reply = NULL;
     ssize_t n;
@@ -186,9 +210,7 @@ json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, 
         free(buf);
         return NULL;
     }
-    n = snprintf(request, sizeof(request), "{\"command\": \"%s\"}\n", command);
-    /* It fits the socket, which is new. */
-    if (send(fd, request, (size_t)n, MSG_NOSIGNAL) == n)
+    if (send_request(fd, request, passed))
         n = read_line(fd, buf, CONTROL_REPLY_MAX, end);
     else
         n = -errno;
@@ -201,4 +223,13 @@ json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, 
         snprintf(err, err_size, "the machine '%s' has ended", name);
     free(buf);
     return reply;
+}
+
+json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, char *err,
+                    size_t err_size)
+{
+    char request[80];
+
+    snprintf(request, sizeof(request), "{\"command\": \"%s\"}", command);
+    return control_request(name, request, -1, timeout_ms, err, err_size);
 }

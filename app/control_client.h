@@ -16,6 +16,13 @@
 json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, char *err,
                     size_t err_size);
 
+/*
+ * The same with members of the request's own: a JSON object of up to CONTROL_REQUEST_MAX bytes, and
+ * a descriptor that goes with it; -1: none.
+ */
+json_t *control_request(const char *name, const char *request, int passed, unsigned timeout_ms,
+                        char *err, size_t err_size);
+
 /* A descriptor of the machine's process (pidfd_open(2)), or -errno with one line in err; -ENOENT:
  * no such machine runs. */
 int control_process(const char *name, char *err, size_t err_size);

@@ -43,51 +43,93 @@ char *control_refusal(const char *text, size_t *len)
     return refuse(NULL, text, len);
 }
 
-/* What a request looks like. NULL, or what is wrong with it; *id and *name are borrowed. */
+/* What every request looks like. NULL, or what is wrong with it; *id and *name are borrowed. */
 static const char *check(json_t *request, json_t **id, const char **name)
 {
-    const char *key;
-    json_t *value;
+    json_t *command;
 
     *id = NULL;
     *name = NULL;
     if (!json_is_object(request))
         return "a request is an object: {\"command\": \"status\"}";
-    json_object_foreach(request, key, value)
-    {
-        if (!strcmp(key, "id") && (json_is_string(value) || json_is_integer(value)))
-            *id = value;
-        else if (!strcmp(key, "id"))
-            return "id is a string or an integer";
-        else if (!strcmp(key, "command") && json_is_string(value))
-            *name = json_string_value(value);
-        else if (strcmp(key, "command") != 0)
-            return "a request has the keys id and command, no others";
+    *id = json_object_get(request, "id");
+    if (*id && !json_is_string(*id) && !json_is_integer(*id)) {
+        *id = NULL;
+        return "id is a string or an integer";
     }
+    command = json_object_get(request, "command");
+    *name = json_string_value(command);
     return *name ? NULL : "command is missing, or no string";
 }
 
-static char *run(const struct control_command *commands, void *opaque, json_t *id, const char *name,
-                 size_t *len)
+static const struct control_member *find_member(const struct control_command *c, const char *name)
 {
-    char err[ERROR_SIZE], *text;
-    json_t *reply;
+    for (const struct control_member *m = c->members; m && m->name; m++)
+        if (!strcmp(m->name, name))
+            return m;
+    return NULL;
+}
+
+/* The members of a request for c. false: one line in err. */
+static bool check_members(const struct control_command *c, const json_t *request, char *err,
+                          size_t err_size)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)request, key, value)
+    {
+        const struct control_member *m = find_member(c, key);
+
+        if (!strcmp(key, "id") || !strcmp(key, "command"))
+            continue;
+        if (!m) {
+            size_t at = (size_t)snprintf(err, err_size, "a request has the keys id and command");
+
+            for (m = c->members; m && m->name && at < err_size; m++)
+                at += (size_t)snprintf(err + at, err_size - at, ", %s", m->name);
+            if (at < err_size)
+                snprintf(err + at, err_size - at, ", no others");
+            return false;
+        }
+        if (m->type == CONTROL_BOOLEAN ? !json_is_boolean(value) : !json_is_string(value)) {
+            snprintf(err, err_size, "%s is %s", m->name,
+                     m->type == CONTROL_BOOLEAN ? "true or false" : "a string");
+            return false;
+        }
+    }
+    return true;
+}
+
+static char *carry_out(const struct control_command *c, void *opaque, struct control_call *call,
+                       json_t *id, size_t *len)
+{
+    char *text;
+
+    if (!check_members(c, call->request, call->err, call->err_size))
+        return refuse(id, call->err, len);
+    call->reply = json_object();
+    if (id)
+        json_object_set(call->reply, "id", id);
+    json_object_set_new(call->reply, "ok", json_true());
+    if (c->run(opaque, call)) {
+        json_decref(call->reply);
+        return refuse(id, call->err, len);
+    }
+    text = finish(call->reply, len);
+    return text ? text : refuse(id, "the reply is too long", len);
+}
+
+static char *run(const struct control_command *commands, void *opaque, const json_t *request,
+                 json_t *id, const char *name, int fd, size_t *len)
+{
+    char err[ERROR_SIZE];
+    struct control_call call = {.request = request, .fd = fd, .err = err, .err_size = sizeof(err)};
     size_t at;
 
-    for (const struct control_command *c = commands; c->name; c++) {
-        if (strcmp(c->name, name) != 0)
-            continue;
-        reply = json_object();
-        if (id)
-            json_object_set(reply, "id", id);
-        json_object_set_new(reply, "ok", json_true());
-        if (c->run(opaque, reply, err, sizeof(err))) {
-            json_decref(reply);
-            return refuse(id, err, len);
-        }
-        text = finish(reply, len);
-        return text ? text : refuse(id, "the reply is too long", len);
-    }
+    for (const struct control_command *c = commands; c->name; c++)
+        if (!strcmp(c->name, name))
+            return carry_out(c, opaque, &call, id, len);
     at = (size_t)snprintf(err, sizeof(err), "there is no such command; there are");
     for (const struct control_command *c = commands; c->name && at < sizeof(err); c++)
         at += (size_t)snprintf(err + at, sizeof(err) - at, "%s %s", c == commands ? "" : ",",
@@ -96,7 +138,7 @@ static char *run(const struct control_command *commands, void *opaque, json_t *i
 }
 
 char *control_answer(const struct control_command *commands, void *opaque, const char *line,
-                     size_t n, size_t *len)
+                     size_t n, int fd, size_t *len)
 {
     json_error_t error;
     json_t *request = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error), *id;
@@ -106,7 +148,7 @@ char *control_answer(const struct control_command *commands, void *opaque, const
     if (!request)
         return control_refusal("this is not JSON", len);
     wrong = check(request, &id, &name);
-    text = wrong ? refuse(id, wrong, len) : run(commands, opaque, id, name, len);
+    text = wrong ? refuse(id, wrong, len) : run(commands, opaque, request, id, name, fd, len);
     json_decref(request);
     return text;
 }

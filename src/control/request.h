@@ -10,21 +10,36 @@
 
 #include "base/types.h"
 
-/* Carries a command out and adds its results to reply (an object). 0, or -errno with one line in
- * err. */
-typedef int control_fn(void *opaque, json_t *reply, char *err, size_t err_size);
+struct control_call {
+    const json_t *request; /* an object; its members are the command's, of their types */
+    int fd;                /* the descriptor that came with it, or -1; closed afterwards */
+    json_t *reply;         /* an object: results are added */
+    char *err;
+    size_t err_size;
+};
+
+/* Carries a command out. 0, or -errno with one line in err. */
+typedef int control_fn(void *opaque, const struct control_call *call);
+
+/* What a request may have besides command and id. */
+struct control_member {
+    const char *name; /* NULL ends a list */
+    enum { CONTROL_BOOLEAN, CONTROL_STRING } type;
+};
 
 struct control_command {
     const char *name; /* NULL ends a table */
     control_fn *run;
+    const struct control_member *members; /* NULL: none */
 };
 
 /*
  * Answers a request of n bytes (at most CONTROL_REQUEST_MAX, without its line feed; anything may be
- * in them). The reply with its line feed, to be freed, its length in *len; NULL: out of memory.
+ * in them). fd: see struct control_call; the caller's. The reply with its line feed, to be freed,
+ * its length in *len; NULL: out of memory.
  */
 char *control_answer(const struct control_command *commands, void *opaque, const char *line,
-                     size_t n, size_t *len);
+                     size_t n, int fd, size_t *len);
 
 /* A reply to what is no request: {"ok": false, "error": text}. Likewise. */
 char *control_refusal(const char *text, size_t *len);

@@ -13,7 +13,8 @@
 
 struct client {
     struct control_server *server;
-    int fd; /* -1: the slot is free */
+    int fd;     /* -1: the slot is free */
+    int passed; /* came with what is in `in`, for the next request; -1: none */
     u32 events;
     u64 heard;    /* the server's turn when it last said something */
     bool eof;     /* it will say nothing more */
@@ -32,12 +33,20 @@ struct control_server {
     struct client client[CONTROL_CLIENTS_MAX];
 };
 
+static void close_passed(struct client *c)
+{
+    if (c->passed >= 0)
+        close(c->passed);
+    c->passed = -1;
+}
+
 static void drop(struct client *c)
 {
     host_loop_del_fd(c->fd);
     close(c->fd);
+    close_passed(c);
     free(c->out);
-    *c = (struct client){.server = c->server, .fd = -1};
+    *c = (struct client){.server = c->server, .fd = -1, .passed = -1};
 }
 
 /* Sends what the socket takes. false: the connection is gone. */
@@ -56,16 +65,47 @@ static bool flush(struct client *c)
     return true;
 }
 
+/* Keeps the first descriptor that came with a message, closes all others. */
+static void take_descriptors(struct client *c, struct msghdr *m)
+{
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+        size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
+            if (c->passed < 0)
+                c->passed = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
 /* Takes what has arrived. false: the connection is gone. */
 static bool receive(struct client *c)
 {
+    /* For more than one, so that none is left to the kernel to truncate while it is open here. */
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(4 * sizeof(int))];
+    } control;
+    struct iovec iov = {c->in + c->in_len, sizeof(c->in) - c->in_len};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = &control,
+                       .msg_controllen = sizeof(control)};
     ssize_t n;
 
     if (c->eof || c->in_len == sizeof(c->in))
         return true;
-    n = recv(c->fd, c->in + c->in_len, sizeof(c->in) - c->in_len, MSG_DONTWAIT);
+    n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
+    take_descriptors(c, &m);
     if (n) {
         c->in_len += (size_t)n;
         c->heard = ++c->server->turn;
@@ -90,7 +130,8 @@ static bool answer(struct client *c)
     c->out_pos = 0;
     if (end) {
         n = (size_t)(end - c->in);
-        c->out = control_answer(s->commands, s->opaque, c->in, n, &c->out_len);
+        c->out = control_answer(s->commands, s->opaque, c->in, n, c->passed, &c->out_len);
+        close_passed(c);
         c->in_len -= n + 1;
         memmove(c->in, end + 1, c->in_len);
         return c->out != NULL;
@@ -188,7 +229,7 @@ struct control_server *control_server_open(int listen_fd, const struct control_c
     s->commands = commands;
     s->opaque = opaque;
     for (struct client *c = s->client; c < s->client + CONTROL_CLIENTS_MAX; c++)
-        *c = (struct client){.server = s, .fd = -1};
+        *c = (struct client){.server = s, .fd = -1, .passed = -1};
     return s;
 }
 

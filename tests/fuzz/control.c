@@ -12,25 +12,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static unsigned done;
 
-static int good(void *opaque, json_t *reply, char *err, size_t err_size)
+static int good(void *opaque, const struct control_call *call)
 {
     (void)opaque;
-    (void)err;
-    (void)err_size;
     done++;
-    json_object_set_new(reply, "state", json_string("running"));
+    json_object_set_new(call->reply, "state", json_string("running"));
     return 0;
 }
 
-static int bad(void *opaque, json_t *reply, char *err, size_t err_size)
+static int bad(void *opaque, const struct control_call *call)
 {
     (void)opaque;
-    (void)reply;
-    snprintf(err, err_size, "no");
+    (void)call;
+    snprintf(call->err, call->err_size, "no");
     return -1;
 }
 
-static const struct control_command commands[] = {{"pause", good}, {"stop", bad}, {NULL, NULL}};
+static const struct control_command commands[] = {
+    {"pause", good, NULL}, {"stop", bad, NULL}, {NULL, NULL, NULL}};
 
 static void check(bool is_so)
 {
@@ -50,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > CONTROL_REQUEST_MAX)
         return 0;
     done = 0;
-    text = control_answer(commands, NULL, (const char *)data, size, &len);
+    text = control_answer(commands, NULL, (const char *)data, size, -1, &len);
     check(text && len && len <= CONTROL_REPLY_MAX);
     check(memchr(text, '\n', len) == text + len - 1);
     for (size_t i = 0; i + 1 < len; i++)

@@ -10,44 +10,40 @@
 
 static unsigned runs;
 
-static int good(void *opaque, json_t *reply, char *err, size_t err_size)
+static int good(void *opaque, const struct control_call *call)
 {
-    (void)err;
-    (void)err_size;
     assert_ptr_equal(opaque, &runs);
     runs++;
-    json_object_set_new(reply, "answer", json_integer(42));
+    json_object_set_new(call->reply, "answer", json_integer(42));
     return 0;
 }
 
-static int bad(void *opaque, json_t *reply, char *err, size_t err_size)
+static int bad(void *opaque, const struct control_call *call)
 {
     (void)opaque;
-    json_object_set_new(reply, "answer", json_integer(42));
-    snprintf(err, err_size, "it did not work");
+    json_object_set_new(call->reply, "answer", json_integer(42));
+    snprintf(call->err, call->err_size, "it did not work");
     return -EIO;
 }
 
-static int endless(void *opaque, json_t *reply, char *err, size_t err_size)
+static int endless(void *opaque, const struct control_call *call)
 {
     char *text = calloc(1, CONTROL_REPLY_MAX + 1);
 
     (void)opaque;
-    (void)err;
-    (void)err_size;
     memset(text, 'x', CONTROL_REPLY_MAX);
-    json_object_set_new(reply, "text", json_string(text));
+    json_object_set_new(call->reply, "text", json_string(text));
     free(text);
     return 0;
 }
 
 static const struct control_command commands[] = {
-    {"good", good}, {"bad", bad}, {"endless", endless}, {NULL, NULL}};
+    {"good", good, NULL}, {"bad", bad, NULL}, {"endless", endless, NULL}, {NULL, NULL, NULL}};
 
 static void expect(const char *request, size_t n, const char *reply)
 {
     size_t len;
-    char *text = control_answer(commands, &runs, request, n, &len);
+    char *text = control_answer(commands, &runs, request, n, -1, &len);
 
     assert_non_null(text);
     assert_int_equal(len, strlen(reply) + 1);

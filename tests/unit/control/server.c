@@ -23,29 +23,26 @@ static struct control_server *server;
 static struct host_thread *loop;
 static unsigned pings;
 
-static int ping(void *opaque, json_t *reply, char *err, size_t err_size)
+static int ping(void *opaque, const struct control_call *call)
 {
     (void)opaque;
-    (void)err;
-    (void)err_size;
-    json_object_set_new(reply, "n", json_integer(++pings));
+    json_object_set_new(call->reply, "n", json_integer(++pings));
     return 0;
 }
 
-static int big(void *opaque, json_t *reply, char *err, size_t err_size)
+static int big(void *opaque, const struct control_call *call)
 {
     char text[60000];
 
     (void)opaque;
-    (void)err;
-    (void)err_size;
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = 0;
-    json_object_set_new(reply, "text", json_string(text));
+    json_object_set_new(call->reply, "text", json_string(text));
     return 0;
 }
 
-static const struct control_command commands[] = {{"ping", ping}, {"big", big}, {NULL, NULL}};
+static const struct control_command commands[] = {
+    {"ping", ping, NULL}, {"big", big, NULL}, {NULL, NULL, NULL}};
 
 static void run_loop(void *arg)
 {
