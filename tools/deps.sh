@@ -10,10 +10,11 @@ set -eu
 # libraries:              Zydis (decoder), libseccomp (the sandbox's system call filter), ext2fs (kernels
 #                         out of a guest's disk), libfuse (the protocol of shared directories), zlib and zstd
 #                         (compressed clusters of qcow2), libarchive (the disk of --cloud-init),
-#                         libslirp (user-mode networks), jansson (JSON of the control socket), libc headers; cmocka, since meson asks for it once
+#                         libslirp (user-mode networks), jansson (JSON of the control socket), xxHash (checksums
+#                         of saved machines), libc headers; cmocka, since meson asks for it once
 # the first guest:        busybox-static (initramfs); the kernel is downloaded, not installed
 build="gcc libc6-dev binutils make meson ninja-build pkg-config git python3 ca-certificates
-    libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libarchive-dev libslirp-dev libjansson-dev acpica-tools
+    libzydis-dev libseccomp-dev libext2fs-dev libfuse3-dev zlib1g-dev libzstd-dev libxxhash-dev libarchive-dev libslirp-dev libjansson-dev acpica-tools
     libcmocka-dev
     busybox-static"
 

@@ -24,14 +24,15 @@ ALLOWED = {
     'dev': ['base', 'core', 'x86'],
     'debug': ['base', 'core', 'x86'],
     'control': ['base', 'core', 'proto'],
+    'snapshot': ['base', 'core'],
     'backend': ['base', 'core', 'x86', 'proto'],
     'host': ['base', 'core'],
     'config': ['base'],
     'proto': ['base'],
     'agent': ['base', 'proto'],
     'board': ['agent', 'proto', 'base', 'x86', 'core', 'engine/interp', 'engine/bt', 'engine/kvm', 'dev', 'backend',
-              'debug', 'control', 'host', 'config'],
-    'app': ['board', 'config', 'proto', 'host', 'core', 'base', 'x86'],
+              'debug', 'control', 'snapshot', 'host', 'config'],
+    'app': ['board', 'config', 'proto', 'host', 'snapshot', 'core', 'base', 'x86'],
 }
 
 

@@ -14,11 +14,24 @@
 struct host_ram {
     void *ptr;
     u64 size;
+    /* the host's */
+    struct host_ram *next; /* of those with mapped files */
+    u64 *mapped;           /* a bit for every 64 KiB that are a file's; NULL: none are */
+    int pagemap;           /* descriptor, or -1 */
 };
 
 /* Guest RAM: zeroed, not reserved, in large pages where the host has them. size: whole pages. */
 int host_ram_alloc(struct host_ram *r, u64 size);
 void host_ram_free(struct host_ram *r);
+/* The first offset from off on, in whole pages, where there may be anything but zeroes; r->size:
+ * nowhere. Touches nothing: looking at memory the guest has not used would take memory. */
+u64 host_ram_next_used(const struct host_ram *r, u64 off);
+/*
+ * [off, off+len) of r, whole pages, off a multiple of 64 KiB, becomes a private copy of the file fd from `at` on (a multiple
+ * of the page size), read where it is first touched; what is written stays here. fd is not needed
+ * any more.
+ */
+int host_ram_map(struct host_ram *r, u64 off, u64 len, int fd, u64 at);
 /* Gives the memory behind [ptr, ptr+len) of guest RAM back to the host: it reads as zeroes. Whole
  * pages; may block for a while. */
 int host_ram_discard(void *ptr, u64 len);

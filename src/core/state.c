@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/state.h"
+
+#include <errno.h>
+
+#include "core/cpu_state.h"
+
+#define VERSION 1
+/* What a vCPU that is not running may have been sent and not seen yet. Interrupts are the interrupt
+ * controller's to know. */
+#define SAVED_EVENTS (VCPU_EV_NMI | VCPU_EV_INIT | VCPU_EV_SIPI)
+
+void vcpu_save(struct vcpu *v, struct x86_vcpu_state *s, struct stream *out)
+{
+    /* An engine may leave this to the vCPU's thread. */
+    if (v->wait_sipi)
+        s->activity = X86_WAIT_SIPI;
+    stream_put_u16(out, VERSION);
+    stream_put_u32(out, __atomic_load_n(&v->events, __ATOMIC_SEQ_CST) & SAVED_EVENTS);
+    stream_put_u8(out, __atomic_load_n(&v->sipi_vector, __ATOMIC_RELAXED));
+    x86_vcpu_state_save(s, &v->vm->cpu_model, v->vm->tsc_stopped, out);
+}
+
+int vcpu_load(struct vcpu *v, struct x86_vcpu_state *s, struct stream *in)
+{
+    u32 events;
+
+    if (stream_get_u16(in) != VERSION)
+        return -EINVAL;
+    events = stream_get_u32(in);
+    v->sipi_vector = stream_get_u8(in);
+    if (x86_vcpu_state_load(s, &v->vm->cpu_model, v->vm->tsc_stopped, in) ||
+        (events & ~SAVED_EVENTS))
+        return -EINVAL;
+    /* The interrupt controller was loaded without a word. */
+    __atomic_store_n(&v->events, events | VCPU_EV_IRQ, __ATOMIC_SEQ_CST);
+    return 0;
+}
