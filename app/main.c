@@ -47,6 +47,25 @@ static const struct command {
      "that does not answer is killed."},
     {"stats", cmd_stats, " NAME [--json]", "print a machine's counters",
      "Prints the counters that trivisor run --stats prints at the end, as they are now."},
+    {"snapshot", cmd_snapshot, " NAME FILE [--stop] [--compress]", "save a machine to a file",
+     "Writes the machine NAME, with its memory, to FILE, from which trivisor restore goes on "
+     "later;\n"
+     "it stands still meanwhile. With --stop it ends then, without the guest noticing; else it "
+     "goes\n"
+     "on. --compress takes longer, makes a smaller file, and restoring reads all of it.\n\n"
+     "What is on its disks is not in FILE: restore refuses a disk that was written to since, as\n"
+     "by a machine that went on. Connections of the guest's to others are lost. An older saved\n"
+     "machine at FILE is replaced when the new one is whole."},
+    {"restore", cmd_restore, " FILE [options]", "go on with a saved machine",
+     "Goes on with the machine that trivisor snapshot wrote to FILE, which is read while it runs\n"
+     "and must stay as it is. Any number of machines may begin from one FILE, each with disks of\n"
+     "its own: the guest is told that it is another one now (VMGenID).\n\n"
+     "Options are those of run. What the machine consists of is as it was saved, what is behind\n"
+     "its devices may be given anew (--disk, --net, --publish, --serial, --virtio-console, "
+     "--port,\n"
+     "--vsock, --cloud-init: all of a kind, if one), and --engine may be another: the guest goes "
+     "on\n"
+     "under it, if it gives what the guest's CPU had (--cpu common when it was started)."},
     {"completion", cmd_completion, " bash|zsh|fish", "print a completion script for a shell",
      "Prints a script that completes commands, options, their values, files and the names of\n"
      "running machines. For the present shell:\n\n"
@@ -63,9 +82,9 @@ static const struct command {
     {"help", cmd_help, " [command]", "print help", "Prints help about a command, or lists them."},
 };
 
-const char *const command_names[] = {"run",     "console", "ps",    "pause",      "resume",
-                                     "stop",    "kill",    "stats", "completion", "doctor",
-                                     "version", "help",    NULL};
+const char *const command_names[] = {"run",        "console", "ps",      "pause",    "resume",
+                                     "stop",       "kill",    "stats",   "snapshot", "restore",
+                                     "completion", "doctor",  "version", "help",     NULL};
 
 int failure(const char *fmt, ...)
 {

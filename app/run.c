@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "board/pc.h"
+#include "board/saved.h"
 #include "commands.h"
 #include "config/config.h"
 #include "core/host.h"
@@ -108,6 +109,7 @@ static int run_machine(void *opaque, int terminal_fd)
     if (watch_signals(r))
         return failure("cannot watch signals");
     r->pc = pc_create(&r->cfg, &r->ends, err, sizeof(err));
+    r->ends.saved = NULL;
     if (!r->pc)
         return failure("%s", err);
     status = r->cfg.check ? 0 : pc_run(r->pc);
@@ -130,6 +132,18 @@ static bool wants_terminal(const struct config *c)
     if (c->command)
         return isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     return c->detach || (on_stdio(c) && isatty(STDIN_FILENO));
+}
+
+/* What follows the options, of a machine that starts or goes on. */
+static int begin(struct run *r)
+{
+    const struct config *c = &r->cfg;
+
+    /* The output is the command's alone. */
+    host_init(c->verbose ? LOG_DEBUG : c->quiet || c->command ? LOG_ERROR : LOG_INFO);
+    if (!c->check && wants_terminal(c))
+        return front_run(run_machine, r, c->detach, strcmp(c->sandbox, "off") != 0);
+    return run_machine(r, -1);
 }
 
 int cmd_run(int argc, char **argv)
@@ -158,9 +172,29 @@ int cmd_run(int argc, char **argv)
         return failure("a command is not run in the background: leave out --detach");
     if (r.cfg.command && r.cfg.virtio_console && !strcmp(r.cfg.virtio_console, "stdio"))
         return failure("standard input and output are the command's: not --virtio-console stdio");
-    /* The output is the command's alone. */
-    host_init(r.cfg.verbose ? LOG_DEBUG : r.cfg.quiet || r.cfg.command ? LOG_ERROR : LOG_INFO);
-    if (!r.cfg.check && wants_terminal(&r.cfg))
-        return front_run(run_machine, &r, r.cfg.detach, strcmp(r.cfg.sandbox, "off") != 0);
-    return run_machine(&r, -1);
+    return begin(&r);
+}
+
+int cmd_restore(int argc, char **argv)
+{
+    struct run r = {.signals = -1};
+    const struct config_line *saved;
+    char err[512];
+    size_t n;
+
+    if (!argc || argv[0][0] == '-')
+        return failure("restore takes a file that trivisor snapshot wrote, and then options");
+    r.ends.saved = pc_saved_open(argv[0], err, sizeof(err));
+    if (!r.ends.saved)
+        return failure("%s", err);
+    saved = pc_saved_options(r.ends.saved, &n);
+    if (config_restore(&r.cfg, saved, n, argc - 1, argv + 1, err, sizeof(err))) {
+        pc_saved_close(r.ends.saved);
+        return failure("%s", err);
+    }
+    if (r.cfg.help || r.cfg.dump_options) {
+        pc_saved_close(r.ends.saved);
+        return failure("restore takes options of run; see trivisor help run");
+    }
+    return begin(&r);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "board/acpi.h"
@@ -14,6 +15,8 @@
 #include "board/load.h"
 #include "board/pc.h"
 #include "board/pc_priv.h"
+#include "board/pc_save.h"
+#include "board/saved.h"
 #include "control/server.h"
 #include "core/host.h"
 #include "debug/gdb/gdb.h"
@@ -71,7 +74,7 @@ static int create_engine(struct pc *pc)
     r = ops->vm_create(&pc->vm, &opt);
     if (r)
         return fail(pc, "engine %s: cannot create a virtual machine: %s", ops->name, strerror(-r));
-    return 0;
+    return pc->ends.saved ? pc_restore_model(pc) : 0;
 }
 
 static int add_ram(struct pc *pc, u64 base, u64 size, u64 offset)
@@ -111,6 +114,10 @@ static int create_memory(struct pc *pc)
         r = add_ram(pc, LAYOUT_HIGH_RAM, high, low);
     if (r)
         return r;
+    if (pc->ends.saved)
+        r = pc_restore_memory(pc);
+    if (r)
+        return r;
     guest_mem_track(&pc->vm.mem);
     r = pc->vm.engine->memory_changed ? pc->vm.engine->memory_changed(&pc->vm) : 0;
     return r ? fail(pc, "engine %s: memory: %s", pc->vm.engine->name, strerror(-r)) : 0;
@@ -121,7 +128,7 @@ static int read_boot_disk(struct pc *pc)
 {
     const struct config *cfg = pc->cfg;
 
-    if (cfg->kernel)
+    if (cfg->kernel || pc->ends.saved)
         return 0;
     if (cfg->initrd)
         return fail(pc, "-i: an initrd without a kernel; give that with -k");
@@ -190,6 +197,13 @@ static int create_vcpus(struct pc *pc, struct x86_vcpu_state *s)
              : 0;
 }
 
+static int set_start_state(struct pc *pc)
+{
+    int r = pc->vm.engine->set_state(&pc->vcpu[0], &pc->start);
+
+    return r ? fail(pc, "engine %s: the start state: %s", pc->vm.engine->name, strerror(-r)) : 0;
+}
+
 static int build(struct pc *pc)
 {
     struct x86_vcpu_state *s = &pc->start;
@@ -215,7 +229,7 @@ static int build(struct pc *pc)
     x86_state_reset(s, pc->vm.cpu_model.signature, pc->vm.read_tsc());
     x86_mtrr_firmware(s); /* every boot path so far starts a kernel without firmware */
     r = create_vcpus(pc, s);
-    if (!r)
+    if (!r && !pc->ends.saved)
         r = load(pc, s);
     /* Whoever waits for the machine is told here that it runs, when nothing of the user's can be
      * wrong any more. */
@@ -223,9 +237,9 @@ static int build(struct pc *pc)
         r = pc_create_devices(pc);
     if (r)
         return r;
-    r = pc->vm.engine->set_state(&pc->vcpu[0], s);
+    r = pc->ends.saved ? pc_restore_state(pc) : set_start_state(pc);
     if (r)
-        return fail(pc, "engine %s: the start state: %s", pc->vm.engine->name, strerror(-r));
+        return r;
     if (pc->cfg->gdb) {
         pc->gdb = gdb_server_open(&pc->vm, pc->cfg->gdb, dump_state, pc->err, pc->err_size);
         if (!pc->gdb)
@@ -246,6 +260,9 @@ struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char 
     memset(pc, 0, sizeof(*pc));
     pc->cfg = cfg;
     pc->ends = *ends;
+    pc->cwd = getcwd(NULL, 0);
+    if (!pc->cwd)
+        pc->cwd = strdup("/"); /* it was removed: nothing relative is to be had */
     pc->started = host_monotonic_ns();
     pc->err = err;
     pc->err_size = err_size;
@@ -357,13 +374,17 @@ int pc_run(struct pc *pc)
     enum vm_stop_reason why;
     char *text;
 
+    if (!r)
+        r = pc_restore_verify(pc);
     /* All threads exist and everything is open, but no guest code has run. */
     if (!r && pc_confine(pc->cfg, pc->vm.engine->name))
         vm_stop(&pc->vm, VM_CRASH, PC_EXIT_FAILURE, "not run unconfined; --sandbox off does that");
     else if (strcmp(pc->cfg->sandbox, "off") != 0)
         gdb_server_confined(pc->gdb);
-    if (!r)
+    if (!r) {
+        pc_restore_resume(pc);
         r = vm_run(&pc->vm);
+    }
     status = r ? PC_EXIT_FAILURE : exit_status(&pc->vm);
     why = (enum vm_stop_reason)pc->vm.stop_reason;
     status = pc_command_status(pc, status);
@@ -389,7 +410,9 @@ void pc_quit(struct pc *pc, int status, const char *why)
 void pc_destroy(struct pc *pc)
 {
     tear_down(pc);
+    pc_saved_close(pc->ends.saved);
     host_ram_free(&pc->ram);
+    free(pc->cwd);
     diskboot_close(&pc->diskboot);
     cpio_free(&pc->extra_initrd);
     free(pc->cmdline);

@@ -12,6 +12,7 @@
 #define PC_EXIT_FAILURE 125      /* bad options, files or host; the engine cannot go on */
 
 struct pc;
+struct pc_saved;
 
 /* What a machine gets from the process around it. Descriptors: -1 is none; they are the machine's
  * from pc_create on. */
@@ -21,6 +22,9 @@ struct pc_ends {
     int console_fd;      /* listens for `trivisor console` */
     int control_fd;      /* listens for requests (docs/control.md) */
     int terminal_fd;     /* to the process that holds the terminal (backend/char/console.h) */
+    /* What the machine is to go on from (saved.h), instead of starting; the machine's, too. NULL:
+     * it starts. */
+    struct pc_saved *saved;
 };
 
 /* Builds the machine of *cfg (which must outlive it) and loads its kernel. NULL with one line in

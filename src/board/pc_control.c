@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "board/pc_priv.h"
+#include "board/pc_save.h"
 #include "control/server.h"
 #include "dev/chipset/acpi_pm.h"
 
@@ -51,94 +52,91 @@ static void add_state(const struct pc *pc, json_t *reply)
     json_object_set_new(reply, "state", json_string(paused ? "paused" : "running"));
 }
 
-static int status(void *opaque, json_t *reply, char *err, size_t err_size)
+static int status(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
     const struct config *cfg = pc->cfg;
 
-    (void)err;
-    (void)err_size;
-    json_object_set_new(reply, "name", text(pc->ends.name));
-    json_object_set_new(reply, "pid", json_integer(getpid()));
-    json_object_set_new(reply, "version", text(pc->ends.version));
-    add_state(pc, reply);
-    json_object_set_new(reply, "engine", text(pc->vm.engine->name));
-    json_object_set_new(reply, "cpus", json_integer((json_int_t)cfg->cpus));
-    json_object_set_new(reply, "memory", json_integer((json_int_t)cfg->memory));
+    json_object_set_new(call->reply, "name", text(pc->ends.name));
+    json_object_set_new(call->reply, "pid", json_integer(getpid()));
+    json_object_set_new(call->reply, "version", text(pc->ends.version));
+    add_state(pc, call->reply);
+    json_object_set_new(call->reply, "engine", text(pc->vm.engine->name));
+    json_object_set_new(call->reply, "cpus", json_integer((json_int_t)cfg->cpus));
+    json_object_set_new(call->reply, "memory", json_integer((json_int_t)cfg->memory));
     json_object_set_new(
-        reply, "uptime_ms",
+        call->reply, "uptime_ms",
         json_integer((json_int_t)((host_monotonic_ns() - pc->started) / NS_PER_MS)));
-    json_object_set_new(reply, "guest_ms",
+    json_object_set_new(call->reply, "guest_ms",
                         json_integer((json_int_t)(vm_clock_ns(&pc->vm) / NS_PER_MS)));
-    json_object_set_new(reply, "disks", texts(&cfg->disk));
-    json_object_set_new(reply, "nets", texts(&cfg->net));
+    json_object_set_new(call->reply, "disks", texts(&cfg->disk));
+    json_object_set_new(call->reply, "nets", texts(&cfg->net));
     return 0;
 }
 
 /* A machine that is ending does nothing any more. */
-static int ending(const struct pc *pc, char *err, size_t err_size)
+static int ending(const struct pc *pc, const struct control_call *call)
 {
     if (__atomic_load_n(&pc->vm.stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING)
         return 0;
-    snprintf(err, err_size, "the machine is ending");
+    snprintf(call->err, call->err_size, "the machine is ending");
     return -ESHUTDOWN;
 }
 
 /* Whoever pauses, all requests together hold one pause; a debugger's are its own. */
-static int pause_vm(void *opaque, json_t *reply, char *err, size_t err_size)
+static int pause_vm(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
-    int r = ending(pc, err, err_size);
+    int r = ending(pc, call);
 
     if (r)
         return r;
     if (!pc->paused)
         vm_pause(&pc->vm);
     pc->paused = true;
-    add_state(pc, reply);
+    add_state(pc, call->reply);
     return 0;
 }
 
-static int resume_vm(void *opaque, json_t *reply, char *err, size_t err_size)
+static int resume_vm(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
-    int r = ending(pc, err, err_size);
+    int r = ending(pc, call);
 
     if (r)
         return r;
     if (pc->paused)
         vm_resume(&pc->vm);
     pc->paused = false;
-    add_state(pc, reply);
+    add_state(pc, call->reply);
     return 0;
 }
 
-static int stop(void *opaque, json_t *reply, char *err, size_t err_size)
+static int stop(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
-    int r = ending(pc, err, err_size);
+    int r = ending(pc, call);
     bool listening;
 
     if (r)
         return r;
     if (__atomic_load_n(&pc->vm.pauses, __ATOMIC_SEQ_CST)) {
-        snprintf(err, err_size, "the machine is paused: it cannot shut down before it is resumed");
+        snprintf(call->err, call->err_size,
+                 "the machine is paused: it cannot shut down before it is resumed");
         return -EBUSY;
     }
     vm_lock(&pc->vm);
     listening = acpi_pm_power_button(pc->pm);
     vm_unlock(&pc->vm);
-    json_object_set_new(reply, "listening", json_boolean(listening));
+    json_object_set_new(call->reply, "listening", json_boolean(listening));
     return 0;
 }
 
-static int kill_vm(void *opaque, json_t *reply, char *err, size_t err_size)
+static int kill_vm(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
 
-    (void)reply;
-    (void)err;
-    (void)err_size;
+    (void)call;
     vm_stop(&pc->vm, VM_QUIT, KILLED_STATUS, "ended by a kill request");
     return 0;
 }
@@ -148,25 +146,60 @@ static void add_counter(void *opaque, const char *name, u64 value)
     json_object_set_new(opaque, name, json_integer((json_int_t)value));
 }
 
-static int stats(void *opaque, json_t *reply, char *err, size_t err_size)
+static int stats(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
     json_t *counters = json_object();
 
-    (void)err;
-    (void)err_size;
     if (pc->vm.engine->stats)
         pc->vm.engine->stats(&pc->vm, add_counter, counters);
-    json_object_set_new(reply, "engine", text(pc->vm.engine->name));
-    json_object_set_new(reply, "counters", counters);
+    json_object_set_new(call->reply, "engine", text(pc->vm.engine->name));
+    json_object_set_new(call->reply, "counters", counters);
+    return 0;
+}
+
+/* The guest stands still, and so does this thread, until all is written. */
+static int snapshot(void *opaque, const struct control_call *call)
+{
+    struct pc *pc = opaque;
+    struct pc_save_result result;
+    struct pc_save_options opt = {
+        .stop = json_is_true(json_object_get(call->request, "stop")),
+        .compress = json_is_true(json_object_get(call->request, "compress")),
+    };
+    int r = ending(pc, call);
+
+    if (r)
+        return r;
+    if (call->fd < 0) {
+        snprintf(call->err, call->err_size,
+                 "the descriptor of a file to write to is to come with the request");
+        return -EINVAL;
+    }
+    r = pc_save(pc, call->fd, &opt, &result, call->err, call->err_size);
+    if (r)
+        return r;
+    add_state(pc, call->reply);
+    json_object_set_new(call->reply, "bytes", json_integer((json_int_t)result.bytes));
+    json_object_set_new(call->reply, "memory", json_integer((json_int_t)result.memory));
+    json_object_set_new(call->reply, "stood_ms",
+                        json_integer((json_int_t)(result.stood_ns / NS_PER_MS)));
     return 0;
 }
 
 int pc_open_control(struct pc *pc)
 {
+    static const struct control_member snapshot_members[] = {
+        {"stop", CONTROL_BOOLEAN}, {"compress", CONTROL_BOOLEAN}, {NULL, CONTROL_BOOLEAN}};
     static const struct control_command commands[] = {
-        {"status", status}, {"pause", pause_vm}, {"resume", resume_vm}, {"stop", stop},
-        {"kill", kill_vm},  {"stats", stats},    {NULL, NULL},
+        {"status", status, NULL},
+        {"pause", pause_vm, NULL},
+        {"resume", resume_vm, NULL},
+        {"stop", stop, NULL},
+        {"kill", kill_vm, NULL},
+        {"stats", stats, NULL},
+        {"snapshot", snapshot, snapshot_members},
+        {NULL, NULL, NULL},
     };
     int fd = pc->ends.control_fd;
 

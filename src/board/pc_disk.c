@@ -68,6 +68,11 @@ int pc_create_disks(struct pc *pc)
     return 0;
 }
 
+struct blockdev *pc_disk_dev(struct pc *pc, unsigned i)
+{
+    return pc->disk[i].dev;
+}
+
 void pc_close_disks(struct pc *pc)
 {
     for (unsigned i = 0; i < pc->ndisks; i++)

@@ -54,6 +54,7 @@ struct pc {
     unsigned nnets;
     struct sockdev *vsock; /* NULL: no --vsock */
     struct pc_disk *disk;  /* pc_disk.c */
+    char *cwd;             /* where relative paths of options begin */
     unsigned ndisks;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[256];            /* which engine, and why */
@@ -66,6 +67,7 @@ struct pc {
 int pc_open_disks(struct pc *pc);
 int pc_create_disks(struct pc *pc);
 void pc_close_disks(struct pc *pc);
+struct blockdev *pc_disk_dev(struct pc *pc, unsigned i);
 
 /*
  * How to open the console that is connected to `where`. The one on stdio gets the terminal and is

@@ -50,6 +50,11 @@ struct blockdev {
     bool can_discard; /* discard gives space back */
 };
 
+/* Tells whether a disk was written to: a change of its contents from outside changes it. */
+struct block_stamp {
+    u64 size, changed_ns; /* of the image file */
+};
+
 struct blockdev_ops {
     int (*readv)(struct blockdev *b, const struct host_iov *iov, unsigned n, u64 off);
     int (*writev)(struct blockdev *b, const struct host_iov *iov, unsigned n, u64 off);
@@ -61,6 +66,8 @@ struct blockdev_ops {
     int (*discard)(struct blockdev *b, u64 off, u64 len);
     /* [off, off+len) reads as zeroes; unmap: its space may be given back. */
     int (*write_zeroes)(struct blockdev *b, u64 off, u64 len, bool unmap);
+    /* Of the image itself, not of what it is based on. On the event loop too. */
+    int (*stamp)(struct blockdev *b, struct block_stamp *s);
     /* Flushes and frees. Nothing is in flight. */
     void (*close)(struct blockdev *b);
 };

@@ -37,6 +37,10 @@ struct block_spec {
  */
 int block_spec_parse(const char *text, struct block_spec *spec, char *err, size_t err_size);
 
+/* The same text with its path as seen from elsewhere: a relative one begins at dir. To be freed;
+ * NULL: out of memory, or it is no such text. */
+char *block_spec_from(const char *text, const char *dir);
+
 /*
  * Opens a disk. Without a format the name decides: an image named *.qcow2 must be qcow2, any other
  * one is raw and must not begin like an image of a format with metadata. So a guest that writes a

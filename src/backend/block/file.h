@@ -46,6 +46,8 @@ int block_file_write_zero_bytes(struct block_file *f, u64 len, u64 off);
  * dropped what it could not write. */
 int block_file_sync(struct block_file *f);
 
+int block_file_stamp(struct block_file *f, struct block_stamp *s);
+
 /* Gives space back; [off, off+len) reads as zeroes afterwards. On a block device too (Linux 4.9).
  * -EOPNOTSUPP: never here; -EINVAL: not this range (a block device's blocks are larger). */
 int block_file_punch(struct block_file *f, u64 off, u64 len);

@@ -382,6 +382,11 @@ static int qcow2_flush(struct blockdev *b)
     return b->readonly ? 0 : qcow2_checkpoint(qcow2_of(b), true);
 }
 
+static int qcow2_stamp(struct blockdev *b, struct block_stamp *s)
+{
+    return block_file_stamp(&qcow2_of(b)->f, s);
+}
+
 static void destroy(struct qcow2 *q)
 {
     if (q->backing)
@@ -416,6 +421,7 @@ static const struct blockdev_ops qcow2_ops = {
     .flush = qcow2_flush,
     .discard = qcow2_discard,
     .write_zeroes = qcow2_write_zeroes,
+    .stamp = qcow2_stamp,
     .close = qcow2_close,
 };
 

@@ -71,6 +71,11 @@ static int raw_write_zeroes(struct blockdev *b, u64 off, u64 len, bool unmap)
     return block_file_write_zero_bytes(&r->f, len, off);
 }
 
+static int raw_stamp(struct blockdev *b, struct block_stamp *s)
+{
+    return block_file_stamp(&raw_of(b)->f, s);
+}
+
 static void raw_close(struct blockdev *b)
 {
     struct raw *r = raw_of(b);
@@ -87,6 +92,7 @@ static const struct blockdev_ops raw_ops = {
     .flush = raw_flush,
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,
+    .stamp = raw_stamp,
     .close = raw_close,
 };
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backend/block/block.h"
@@ -151,4 +152,22 @@ int block_spec_parse(const char *text, struct block_spec *spec, char *err, size_
             return r;
     }
     return 0;
+}
+
+char *block_spec_from(const char *text, const char *dir)
+{
+    char *out = malloc(2 * strlen(dir) + strlen(text) + 2), *to = out;
+
+    if (!out)
+        return NULL;
+    if (text[0] != '/') {
+        for (; *dir; dir++) {
+            *to++ = *dir;
+            if (*dir == ',')
+                *to++ = ',';
+        }
+        *to++ = '/';
+    }
+    strcpy(to, text);
+    return out;
 }
