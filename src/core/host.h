@@ -27,9 +27,9 @@ void host_ram_free(struct host_ram *r);
  * nowhere. Touches nothing: looking at memory the guest has not used would take memory. */
 u64 host_ram_next_used(const struct host_ram *r, u64 off);
 /*
- * [off, off+len) of r, whole pages, off a multiple of 64 KiB, becomes a private copy of the file fd from `at` on (a multiple
- * of the page size), read where it is first touched; what is written stays here. fd is not needed
- * any more.
+ * [off, off+len) of r, whole pages, off a multiple of 64 KiB, becomes a private copy of the file fd
+ * from `at` on (a multiple of the page size), read where it is first touched; what is written stays
+ * here. fd is not needed any more.
  */
 int host_ram_map(struct host_ram *r, u64 off, u64 len, int fd, u64 at);
 /* Gives the memory behind [ptr, ptr+len) of guest RAM back to the host: it reads as zeroes. Whole
