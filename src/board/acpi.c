@@ -110,9 +110,11 @@ static u64 build_fadt(struct area *a, u64 facs, u64 dsdt)
     put_le32(t + 56, LAYOUT_PM_PORT);     /* PM1a event block */
     put_le32(t + 64, LAYOUT_PM_PORT + 4); /* PM1a control block */
     put_le32(t + 76, LAYOUT_PM_PORT + 8); /* PM timer block */
+    put_le32(t + 80, LAYOUT_GPE0_PORT);   /* general-purpose event block 0 */
     t[88] = 4;                            /* PM1 event length */
     t[89] = 2;                            /* PM1 control length */
     t[91] = 4;                            /* PM timer length */
+    t[92] = 2;                            /* GPE 0 length: eight events */
     put_le16(t + 96, 0xfff);              /* no C2 */
     put_le16(t + 98, 0xfff);              /* no C3 */
     t[108] = 0x32;                        /* century in CMOS */
@@ -127,6 +129,7 @@ static u64 build_fadt(struct area *a, u64 facs, u64 dsdt)
     gas_io(t + 148, LAYOUT_PM_PORT, 4, 2);
     gas_io(t + 172, LAYOUT_PM_PORT + 4, 2, 2);
     gas_io(t + 208, LAYOUT_PM_PORT + 8, 4, 3);
+    gas_io(t + 220, LAYOUT_GPE0_PORT, 2, 1);
     memcpy(t + 268, OEM_TABLE_ID, 8); /* hypervisor vendor identity */
     finish(t);
     return at;

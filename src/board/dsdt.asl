@@ -152,5 +152,20 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TRIVSR", "TRIVISOR", 1)
             Method (RDPT, 0, Serialized) { Return (PEPT) }
             Method (WRPT, 1, Serialized) { PEPT = Arg0 }
         }
+
+        /* The generation ID (Microsoft, "Virtual Machine Generation ID"): where it is. */
+        Device (VGEN)
+        {
+            Name (_HID, "TRVS0001")
+            Name (_CID, "VM_Gen_Counter")
+            Name (_DDN, "VM_Gen_Counter")
+            Name (ADDR, Package () { 0x000FF000, 0 })
+        }
+    }
+
+    Scope (\_GPE)
+    {
+        /* The machine goes on from a saved state and has another generation ID. */
+        Method (_E05) { Notify (\_SB.VGEN, 0x80) }
     }
 }

@@ -9,6 +9,10 @@
 #define LAYOUT_VGA 0xa0000ull
 #define LAYOUT_BIOS 0xe0000ull
 #define LAYOUT_BIOS_SIZE 0x20000ull
+/* The generation ID has the last page of the BIOS area to itself (Microsoft's specification wants
+ * no memory of the guest's in it). src/board/dsdt.asl has the same address. */
+#define LAYOUT_VMGENID 0xff000ull
+#define LAYOUT_ACPI_SIZE (LAYOUT_VMGENID - LAYOUT_BIOS)
 #define LAYOUT_1M 0x100000ull
 
 /* RAM up to here, the rest from 4 GiB on. The hole holds what follows. */
@@ -29,6 +33,7 @@
 
 /* Ports of the ACPI power-management block. */
 #define LAYOUT_PM_PORT 0x600
+#define LAYOUT_GPE0_PORT 0x60c
 
 /* Interrupts: ISA numbers, the SCI, and the four PCI lines: one IOAPIC pin each, and one 8259 input
  * each for guests that do not use the IOAPIC. */

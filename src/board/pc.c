@@ -162,7 +162,7 @@ static int load(struct pc *pc, struct x86_vcpu_state *s)
     int r;
 
     e820_build(&map, cfg->memory);
-    b.rsdp = acpi_build((u8 *)pc->ram.ptr + LAYOUT_BIOS, LAYOUT_BIOS_SIZE, LAYOUT_BIOS,
+    b.rsdp = acpi_build((u8 *)pc->ram.ptr + LAYOUT_BIOS, LAYOUT_ACPI_SIZE, LAYOUT_BIOS,
                         (unsigned)cfg->cpus);
     if (!b.rsdp)
         return fail(pc, "no room for the ACPI tables");

@@ -18,12 +18,15 @@
 #include "dev/chipset/pvpanic.h"
 #include "dev/chipset/rtc.h"
 #include "dev/chipset/uart.h"
+#include "dev/chipset/vmgenid.h"
 #include "dev/pci/host.h"
 #include "dev/virtio/virtio.h"
 
 /* The tables tell the guest what the devices are. */
 _Static_assert(LAYOUT_IOAPIC_ID == IRQCHIP_IOAPIC_ID, "MADT");
 _Static_assert(LAYOUT_PM_PORT == ACPI_PM_BASE && LAYOUT_IRQ_SCI == ACPI_SCI_IRQ, "FADT");
+_Static_assert(LAYOUT_GPE0_PORT == ACPI_PM_BASE + ACPI_GPE0, "FADT");
+_Static_assert(VMGENID_GPE == 5 && LAYOUT_VMGENID == 0xff000, "\\_GPE._E05 and ADDR in the DSDT");
 _Static_assert(ACPI_S5_SLP_TYP == 5, "\\_S5 in the DSDT");
 _Static_assert(PCI_RESET_PORT == 0xcf9 && PCI_RESET_VALUE == 0x06, "FADT");
 _Static_assert(RTC_CENTURY == 0x32, "FADT");
@@ -128,12 +131,17 @@ static int create_platform(struct pc *pc, struct device *irq)
                                .aux_irq = irqchip_isa_line(irq, 12)};
     struct acpi_pm_config pm = {.base = LAYOUT_PM_PORT,
                                 .sci = irqchip_isa_line(irq, LAYOUT_IRQ_SCI)};
+    struct vmgenid_config gen = {.at = LAYOUT_VMGENID};
 
     if (!i8042_create(&pc->vm, &kbc))
         return refuse(pc, "keyboard controller");
     pc->pm = acpi_pm_create(&pc->vm, &pm);
     if (!pc->pm)
         return refuse(pc, "power management");
+    gen.pm = pc->pm;
+    pc->vmgenid = vmgenid_create(&pc->vm, &gen);
+    if (!pc->vmgenid)
+        return refuse(pc, "generation ID");
     if (!ports_create(&pc->vm))
         return refuse(pc, "reset ports");
     if (!debug_exit_create(&pc->vm, DEBUG_EXIT_PORT))

@@ -42,7 +42,7 @@ struct pc {
     struct control_server *control; /* NULL: the machine has no name */
     bool paused;                    /* by a request there */
     u64 started;                    /* host monotonic ns */
-    struct device *pm, *pci;
+    struct device *pm, *pci, *vmgenid;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];
     char share_name[CONFIG_LIST_MAX][8];

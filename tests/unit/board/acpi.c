@@ -60,6 +60,8 @@ static void acpi__tables_are_whole_and_linked(void **state)
         assert_memory_equal(at(get_le32(fadt + 40)), "DSDT", 4);
         sums_to_zero(at(get_le32(fadt + 40)), get_le32(at(get_le32(fadt + 40)) + 4));
         assert_memory_equal(at(get_le32(fadt + 36)), "FACS", 4);
+        assert_int_equal(get_le32(fadt + 80), LAYOUT_GPE0_PORT);
+        assert_int_equal(get_le64(fadt + 224), LAYOUT_GPE0_PORT);
         madt = find(xsdt, "APIC");
         for (u32 i = 44; i < get_le32(madt + 4); i += madt[i + 1]) {
             assert_true(madt[i + 1] >= 2);
@@ -67,6 +69,34 @@ static void acpi__tables_are_whole_and_linked(void **state)
         }
         assert_int_equal(lapics, ncpus);
     }
+}
+
+/* What memmem() would do: the place of a name in the DSDT. */
+static const u8 *name_in(const u8 *dsdt, const char *name)
+{
+    for (u32 i = 36; i < get_le32(dsdt + 4) - 4; i++)
+        if (!memcmp(dsdt + i, name, 4))
+            return dsdt + i;
+    return NULL;
+}
+
+/* The name space has numbers of its own. */
+static void acpi__generation_id(void **state)
+{
+    const u8 *fadt, *p;
+
+    (void)state;
+    memset(area, 0, sizeof(area));
+    assert_int_equal(acpi_build(area, LAYOUT_ACPI_SIZE, LAYOUT_BIOS, 8), LAYOUT_BIOS);
+    fadt = find(at(get_le64(at(LAYOUT_BIOS) + 24)), "FACP");
+    p = name_in(at(get_le32(fadt + 40)), "ADDR");
+    assert_non_null(p);
+    assert_int_equal(p[4], 0x12); /* Package (2) { DWord, 0 } (ACPI 6.4 20.2.5.4) */
+    assert_int_equal(p[6], 2);
+    assert_int_equal(p[7], 0x0c);
+    assert_int_equal(get_le32(p + 8), LAYOUT_VMGENID);
+    assert_int_equal(p[12], 0);
+    assert_non_null(name_in(at(get_le32(fadt + 40)), "_E05"));
 }
 
 static void acpi__says_when_there_is_no_room(void **state)
@@ -80,6 +110,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acpi__tables_are_whole_and_linked),
+        cmocka_unit_test(acpi__generation_id),
         cmocka_unit_test(acpi__says_when_there_is_no_room),
     };
 

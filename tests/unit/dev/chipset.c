@@ -13,6 +13,7 @@
 #include "dev/chipset/pvpanic.h"
 #include "dev/chipset/rtc.h"
 #include "dev/chipset/uart.h"
+#include "dev/chipset/vmgenid.h"
 #include "dev/pci/host.h"
 #include "test.h"
 
@@ -115,6 +116,7 @@ struct chipset *chipset_new(unsigned ncpus)
     struct acpi_pm_config pm = {.base = ACPI_PM_BASE};
     struct uart_config com1 = {.base = UART_COM1, .chr = &c.com1};
     struct uart_config com2 = {.base = UART_COM2, .chr = &c.com2};
+    struct vmgenid_config gen = {.at = CHIPSET_VMGENID};
     struct vm *vm;
 
     memset(&c, 0, sizeof(c));
@@ -136,6 +138,9 @@ struct chipset *chipset_new(unsigned ncpus)
                 i8042_create(vm, &kbc) && ports_create(vm) && debug_exit_create(vm, 0xf4) &&
                 pvpanic_create(vm, PVPANIC_PORT) && uart_create(vm, &com1) &&
                 uart_create(vm, &com2));
+    gen.pm = c.pm;
+    c.vmgenid = vmgenid_create(vm, &gen);
+    assert_non_null(c.vmgenid);
     create_pci(vm);
     return &c;
 }

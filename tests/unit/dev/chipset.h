@@ -10,11 +10,12 @@
 
 #define CHIPSET_APIC 0xfee00000ull
 #define CHIPSET_IOAPIC 0xfec00000ull
+#define CHIPSET_VMGENID 0xff000u
 #define CHIPSET_FN PCI_DEVFN(3, 0) /* MSI-X with three vectors in BAR 1 */
 
 struct chipset {
     struct machine *m;
-    struct device *irq, *host, *pm;
+    struct device *irq, *host, *pm, *vmgenid;
     struct chardev com1, com2; /* com2 holds back */
     char out[2][256];          /* what they were sent */
     size_t n_out[2];

@@ -6,7 +6,7 @@
 #include "chipset.h"
 #include "dev/chipset/acpi_pm.h"
 #include "dev/chipset/irqchip.h"
-#include "dev/chipset/pit.h"
+#include "dev/chipset/vmgenid.h"
 #include "state_file.h"
 #include "test.h"
 
@@ -475,6 +475,39 @@ static void state__pvclock(void **state)
     chipset_free(c);
 }
 
+/* --- identity ----------------------------------------------------------------------------------
+ */
+
+static void state__a_copy_knows_that_it_is_one(void **state)
+{
+    u8 first[16], restored[16];
+
+    (void)state;
+    start(1);
+    program_pic();
+    outb(m, 0x60d, 0x20);
+    memcpy(first, m->ram + CHIPSET_VMGENID, 16);
+    again(0);
+    assert_memory_equal(m->ram + CHIPSET_VMGENID, first, 16);
+    m->watched_gpa = CHIPSET_VMGENID;
+    for (unsigned i = 0; i < 2; i++) {
+        memcpy(restored, m->ram + CHIPSET_VMGENID, 16);
+        vm_lock(&m->vm);
+        assert_int_equal(vmgenid_renew(c->vmgenid), 0);
+        vm_unlock(&m->vm);
+        assert_memory_not_equal(m->ram + CHIPSET_VMGENID, restored, 16);
+        assert_int_equal(m->watched, i + 1); /* the engine knows */
+        assert_int_equal(inb(m, 0x60c), 0x20);
+        assert_int_equal(pending(0), 256);
+        outb(m, 0x60c, 0x20);
+        assert_int_equal(pending(0), -1);
+    }
+    vm_lock(&m->vm);
+    assert_null(vmgenid_create(&m->vm, &(struct vmgenid_config){.at = FAKE_RAM_SIZE - 8}));
+    vm_unlock(&m->vm);
+    chipset_free(c);
+}
+
 /* --- ports -------------------------------------------------------------------------------------
  */
 
@@ -701,6 +734,7 @@ int main(void)
         cmocka_unit_test(state__rtc_interrupts),
         cmocka_unit_test(state__pm),
         cmocka_unit_test(state__pvclock),
+        cmocka_unit_test(state__a_copy_knows_that_it_is_one),
         cmocka_unit_test(state__uart_receives),
         cmocka_unit_test(state__uart_sends),
         cmocka_unit_test(state__small_ports),
