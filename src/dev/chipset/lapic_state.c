@@ -8,6 +8,9 @@
 
 #define ESR_ALL 0xffu
 
+/* What was sent to a vCPU and has not reached it: the bits of vcpu->events, in this order. */
+static const u32 sent[] = {VCPU_EV_NMI, VCPU_EV_INIT, VCPU_EV_SIPI};
+
 static void save_one(const struct lapic *l, struct stream *out)
 {
     stream_put_u64(out, l->base);
@@ -31,6 +34,9 @@ static void save_one(const struct lapic *l, struct stream *out)
     stream_put_u32(out, l->timer_init);
     stream_put_u32(out, l->timer_divide);
     stream_put_u64(out, l->tsc_deadline);
+    for (unsigned i = 0; i < ARRAY_SIZE(sent); i++)
+        stream_put_u8(out, (__atomic_load_n(&l->v->events, __ATOMIC_SEQ_CST) & sent[i]) != 0);
+    stream_put_u8(out, apic_get(&l->v->sipi_vector));
 }
 
 int lapic_save(const struct device *d, struct stream *out, const char **why)
@@ -104,6 +110,18 @@ static void load_timer(struct lapic *l, struct stream *in)
     lapic_timer_set_period(l);
 }
 
+static void load_sent(struct lapic *l, struct stream *in)
+{
+    u32 events = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(sent); i++)
+        if (stream_get_bool(in))
+            events |= sent[i];
+    apic_put(&l->v->sipi_vector, stream_get_u8(in));
+    if (!in->error)
+        __atomic_fetch_or(&l->v->events, events, __ATOMIC_SEQ_CST);
+}
+
 int lapic_load(struct device *d, struct stream *in)
 {
     struct lapics *set = container_of(d, struct lapics, dev);
@@ -116,6 +134,7 @@ int lapic_load(struct device *d, struct stream *in)
         load_registers(&set->apic[i], in);
         load_vectors(&set->apic[i], in);
         load_timer(&set->apic[i], in);
+        load_sent(&set->apic[i], in);
     }
     return in->error;
 }

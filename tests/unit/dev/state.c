@@ -200,6 +200,7 @@ static void state__lapic_registers(void **state)
     apic_write(0, 0x300, 0x00004005); /* an illegal vector: an error is pending */
     apic_write(1, 0x80, 0xf0);
     apic_write(0, 0x300, 0x00004099);
+    apic_write(0, 0x300, 0x00004612);             /* a SIPI nobody has taken yet */
     assert_int_equal(wr(1, 0x1b, 0xfee00c00), 0); /* x2APIC */
     again(0);
     assert_int_equal(apic_read(0, 0x80), 0x20);
@@ -210,7 +211,9 @@ static void state__lapic_registers(void **state)
     assert_int_equal(apic_read(0, 0x280), 0);
     apic_write(0, 0x280, 0);
     assert_int_equal(apic_read(0, 0x280), 0x20);
-    assert_int_equal(apic_read(0, 0x300), 0x00004099);
+    assert_int_equal(apic_read(0, 0x300), 0x00004612);
+    assert_int_equal(fake_events(m, 1) & (VCPU_EV_NMI | VCPU_EV_INIT | VCPU_EV_SIPI), VCPU_EV_SIPI);
+    assert_int_equal(m->cpu[1].v.sipi_vector, 0x12);
     assert_int_equal(pending(0), 0xfe);
     assert_true(m->cpu[1].v.apic_page == VCPU_NO_APIC_PAGE);
     assert_int_equal(rd(1, 0x802), 1);
