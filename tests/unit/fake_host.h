@@ -52,6 +52,8 @@ unsigned fake_settle(void);
 
 /* Calls of host_ram_discard. */
 extern unsigned fake_discards;
+/* Called once within the next one; NULL: nothing. */
+extern void (*fake_in_discard)(void);
 
 /* Events posted to a vCPU since the last call. */
 u32 fake_events(struct machine *m, unsigned cpu);

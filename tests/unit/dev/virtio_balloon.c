@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The balloon: what is given back, and what is not. */
 #include <string.h>
+#include <ucontext.h>
 
 #include "dev/pci/pci.h"
 #include "dev/virtio/balloon.h"
@@ -187,6 +188,57 @@ static void balloon__reset_with_work_pending(void **state)
     vd_board_free(b);
 }
 
+/* The worker's thread: a coroutine that stops within a discard. */
+static ucontext_t test_context, thread_context;
+static u8 stack[256 * 1024] __attribute__((aligned(64)));
+
+static void stop_thread(void)
+{
+    swapcontext(&thread_context, &test_context);
+}
+
+static void enter_thread(void)
+{
+    swapcontext(&test_context, &thread_context);
+}
+
+static void thread_main(void)
+{
+    fake_in_discard = stop_thread;
+    fake_settle();
+}
+
+/* What the worker is at is finished, what it has not taken stays where it is. */
+static void balloon__drain_waits_for_one_chain(void **state)
+{
+    struct device *dev;
+
+    (void)state;
+    start(vd_mode(0));
+    for (dev = b->m->vm.devices; strcmp(dev->ops->name, "virtio-balloon");)
+        dev = dev->next;
+    for (unsigned i = 0; i < 2; i++)
+        vd_add(&d, 2, &(struct vd_buf){pages + i * 4096, 4096}, 0, 1);
+    vd_kick(&d, 2);
+    assert_int_equal(getcontext(&thread_context), 0);
+    thread_context.uc_stack.ss_sp = stack;
+    thread_context.uc_stack.ss_size = sizeof(stack);
+    thread_context.uc_link = &test_context;
+    makecontext(&thread_context, thread_main, 0);
+    enter_thread();
+    assert_false(is_gone(0));
+    fake_block = enter_thread;
+    dev->ops->drain(dev);
+    assert_true(is_gone(0));
+    assert_false(is_gone(1));
+    assert_true(vd_used(&d, 2, NULL) >= 0);
+    assert_int_equal(vd_used(&d, 2, NULL), -1);
+    fake_settle();
+    assert_true(is_gone(1));
+    assert_true(vd_used(&d, 2, NULL) >= 0);
+    vd_board_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +248,7 @@ int main(void)
         cmocka_unit_test(balloon__bounded_requests),
         cmocka_unit_test(balloon__free_pages_are_reported),
         cmocka_unit_test(balloon__reset_with_work_pending),
+        cmocka_unit_test(balloon__drain_waits_for_one_chain),
     };
     return cmocka_run_group_tests_name("dev-virtio-balloon", tests, NULL, NULL);
 }
