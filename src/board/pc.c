@@ -68,13 +68,17 @@ static int create_engine(struct pc *pc)
     vm_init(&pc->vm, ops);
     pc->vm.strict_io = cfg->strict_io;
     pc->vm.strict_msr = cfg->strict_msr;
-    host_cpu_model(&pc->vm.cpu_model, (unsigned)cfg->cpus, cfg->hide_kvm);
+    (pc->ends.saved ? host_cpu_model_every : host_cpu_model)(&pc->vm.cpu_model, (unsigned)cfg->cpus,
+                                                             cfg->hide_kvm);
     if (strcmp(cfg->bt_mode, "auto"))
         opt.bt_mode = cfg->bt_mode;
     r = ops->vm_create(&pc->vm, &opt);
     if (r)
         return fail(pc, "engine %s: cannot create a virtual machine: %s", ops->name, strerror(-r));
-    return pc->ends.saved ? pc_restore_model(pc) : 0;
+    if (pc->ends.saved)
+        return pc_restore_model(pc);
+    return host_cpu_select(&pc->vm.cpu_model, (unsigned)cfg->cpus, cfg->hide_kvm, cfg->cpu,
+                           ops->name, pc->err, pc->err_size);
 }
 
 static int add_ram(struct pc *pc, u64 base, u64 size, u64 offset)

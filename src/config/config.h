@@ -22,6 +22,7 @@ struct config {
     const char *engine;
     u64 memory; /* bytes */
     u64 cpus;
+    const char *cpu;
     const char *kernel;
     const char *initrd;
     const char *append;

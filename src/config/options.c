@@ -94,6 +94,27 @@ static const char *check_virtio_without(const char *v)
     return NULL;
 }
 
+/* Which features and hosts there are is known where the CPU is made. */
+static const char *check_cpu(const char *v)
+{
+    char item[64];
+    bool first = true;
+
+    for (; v; first = false) {
+        int n = commas_next(&v, item, sizeof(item));
+
+        if (n < 0)
+            return "a name in it is too long";
+        if (first ? strcmp(item, "host") != 0 && strcmp(item, "common") != 0 &&
+                        strcmp(item, "x86-64-v2") != 0 && strcmp(item, "x86-64-v3") != 0 &&
+                        strcmp(item, "x86-64-v4") != 0
+                  : (item[0] != '+' && item[0] != '-') || !item[1])
+            return "it is host, common, x86-64-v2, x86-64-v3 or x86-64-v4, with +FEATURE and "
+                   "-FEATURE after commas";
+    }
+    return NULL;
+}
+
 /* The rest is said when the network is opened. */
 static const char *check_net(const char *v)
 {
@@ -157,6 +178,19 @@ const struct option_row config_options[] = {
      .value = "1",
      .saved = OPTION_MACHINE,
      .help = "Number of virtual CPUs."},
+    {.name = "cpu",
+     .type = OPTION_STRING,
+     .field = FIELD(cpu),
+     .arg = "MODEL",
+     .value = "host",
+     .check = check_cpu,
+     .help = "What CPU the guest sees: host, all that this host and the engine can give; common, "
+             "what every engine can give on this host, so that a saved machine can go on with "
+             "another engine; x86-64-v2, x86-64-v3 or x86-64-v4, a CPU of that level of the "
+             "x86-64 psABI that is the same on every host of a vendor (the vendor stays the "
+             "host's). +FEATURE and -FEATURE after commas add one and take one away, with all "
+             "that depends on it: host,-avx512f. Features have the names of Linux' "
+             "/proc/cpuinfo. What this host cannot give is refused."},
     {.name = "kernel",
      .letter = 'k',
      .type = OPTION_STRING,

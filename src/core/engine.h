@@ -92,6 +92,9 @@ struct engine_options {
 struct engine_ops {
     const char *name;
     void (*probe)(struct engine_probe *p);
+    /* Takes out of *m, which x86_cpu_model_build made, what this engine cannot give on this host;
+     * vm_create does so with the VM's. NULL: it gives all of it. 0 or -errno. */
+    int (*restrict_model)(struct x86_cpu_model *m);
     int (*vm_create)(struct vm *vm, const struct engine_options *opt); /* sets vm->engine_vm */
     void (*vm_destroy)(struct vm *vm);
     /* RAM slots changed (vm->mem): called once after the board has added them, before vCPUs run. */

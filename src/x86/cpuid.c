@@ -75,6 +75,8 @@
 #define F7D_AVX512 (BIT32(8) | BIT32(23)) /* VP2INTERSECT FP16 */
 #define F7D_SPEC_CTRL BIT32(26)
 #define F7D_ARCH_CAPABILITIES BIT32(29)
+/* MD_CLEAR, STIBP, SSBD: VERW and MSR_SPEC_CTRL take it, and there is nothing to do. */
+#define F7D_NEEDLESS (BIT32(10) | BIT32(27) | BIT32(31))
 #define F7D_HOST (F7D_FSRM | F7D_AVX512)
 
 /* Leaf 7 subleaf 1 EAX: AVX-VNNI, AVX512-BF16, and the fast-string hints. */
@@ -115,6 +117,8 @@
 /* IBPB, IBRS, IBRS preferred, no LMSLE, SSB_NO, BTC_NO, IBPB_RET */
 #define E8B_ALWAYS                                                                                 \
     (BIT32(12) | BIT32(14) | BIT32(18) | BIT32(20) | BIT32(26) | BIT32(29) | BIT32(30))
+/* STIBP, IBRS and STIBP always on, SSBD, PSFD: likewise */
+#define E8B_NEEDLESS (BIT32(15) | BIT32(16) | BIT32(17) | BIT32(24) | BIT32(28))
 /* LFENCE serializes, null selector clears base, automatic IBRS, no SMM_CTL, SRSO_NO */
 #define E21A_ALWAYS (BIT32(2) | BIT32(6) | BIT32(8) | BIT32(9) | BIT32(29))
 #define E21A_HOST BIT32(0)                /* no nested data breakpoints */
@@ -146,6 +150,7 @@ struct builder {
     x86_cpuid_fn *host;
     u32 host_basic, host_ext;
     unsigned ncpus;
+    bool every;
 };
 
 /* The host's leaf, or zeroes when it has none. */
@@ -225,7 +230,7 @@ static void features(struct builder *b, u64 host_xcr0)
 
     u64 xcr0 = c & F1C_XSAVE ? host_xcr0 & XCR0_KEPT : 0;
     if (!m->amd) {
-        d7 |= F7D_SPEC_CTRL | F7D_ARCH_CAPABILITIES;
+        d7 |= F7D_SPEC_CTRL | F7D_ARCH_CAPABILITIES | (b->every ? F7D_NEEDLESS : 0);
         m->arch_caps = ARCH_CAPS;
     }
     if (one_socket > 1)
@@ -335,7 +340,8 @@ static void extended_leaves(struct builder *b)
         add4(b, 0x80000008u, -1, a8, 0, 0, 0);
         return;
     }
-    add4(b, 0x80000008u, -1, a8, (r[1] & E8B_XSAVEERPTR) | E8B_ALWAYS,
+    add4(b, 0x80000008u, -1, a8,
+         (r[1] & E8B_XSAVEERPTR) | E8B_ALWAYS | (b->every ? E8B_NEEDLESS : 0),
          (b->ncpus - 1) | id_bits(b->ncpus) << 12, 0);
     add_host(b, 0x80000019u); /* TLBs for 1-GByte pages */
     add_host(b, 0x8000001au); /* performance hints */
@@ -400,7 +406,8 @@ void x86_cpu_model_derive(struct x86_cpu_model *m)
 void x86_cpu_model_build(struct x86_cpu_model *m, x86_cpuid_fn *host, u64 host_xcr0,
                          const struct x86_cpu_options *opt)
 {
-    struct builder b = {.m = m, .host = host, .ncpus = opt->ncpus ? opt->ncpus : 1};
+    struct builder b = {
+        .m = m, .host = host, .ncpus = opt->ncpus ? opt->ncpus : 1, .every = opt->every};
     u32 r[4];
 
     memset(m, 0, sizeof(*m));

@@ -45,6 +45,9 @@ struct x86_cpu_model {
 struct x86_cpu_options {
     unsigned ncpus;
     bool hide_kvm; /* no paravirtual leaves at 0x40000000 */
+    /* Show, too, what the guest has no use for on engine bt but may have been shown elsewhere: ways
+     * to keep the CPU from speculating. */
+    bool every;
     u64 tsc_khz;
 };
 

@@ -9,6 +9,7 @@
 #include "backend/qcow2_image.h"
 #include "board/images.h"
 #include "config/config.h"
+#include "core/cpu_state.h"
 
 static u8 image[TEST_IMAGE_MAX];
 
@@ -253,6 +254,29 @@ static int put_talk(const char *dir)
     return bad | put(dir, "agent", 1, agent, sizeof(agent) - 1);
 }
 
+static void host_cpuid(u32 leaf, u32 subleaf, u32 r[4])
+{
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(subleaf));
+}
+
+/* This host's CPU after RESET. */
+static int put_cpu(const char *dir)
+{
+    static struct x86_vcpu_state s;
+    static struct x86_cpu_model m;
+    struct stream out;
+
+    x86_cpu_model_build(&m, host_cpuid, 0xe7,
+                        &(struct x86_cpu_options){.ncpus = 2, .tsc_khz = 2000000});
+    x86_state_reset(&s, m.signature, 1000);
+    stream_init(&out, image, sizeof(image));
+    x86_cpu_model_save(&m, &out);
+    x86_vcpu_state_save(&s, &m, 2000, &out);
+    return out.error || put(dir, "cpu", 0, image, out.pos);
+}
+
 int main(int argc, char **argv)
 {
     static const char ask_pause[] = "{\"command\": \"pause\", \"id\": 12}";
@@ -284,6 +308,7 @@ int main(int argc, char **argv)
     bad |= put_vsock(argv[1]);
     bad |= put_states(argv[1]);
     bad |= put_talk(argv[1]);
+    bad |= put_cpu(argv[1]);
     bad |= put(argv[1], "control", 0, ask_pause, sizeof(ask_pause) - 1);
     bad |= put(argv[1], "control", 1, ask_stop, sizeof(ask_stop) - 1);
     return bad;

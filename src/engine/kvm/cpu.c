@@ -91,9 +91,8 @@ static u64 feature_msr(int sys, u32 msr)
     return kvm_ioctl(sys, KVM_GET_MSRS, &get) == 1 ? get.entry[0].data : 0;
 }
 
-int kvm_restrict_model(struct kvm_machine *m, int sys)
+int kvm_restrict_model(struct x86_cpu_model *model, int sys)
 {
-    struct x86_cpu_model *model = &m->vm->cpu_model;
     struct kvm_cpuid2 *list = cpuid_list(SUPPORTED_MAX);
     u32 r[4];
     int err;

@@ -103,6 +103,18 @@ static void kvm_probe(struct engine_probe *p)
     p->speed = 1000;
 }
 
+static int kvm_engine_restrict(struct x86_cpu_model *model)
+{
+    char why[160];
+    int sys = open_kvm(why, sizeof(why)), err;
+
+    if (sys < 0)
+        return sys;
+    err = kvm_restrict_model(model, sys);
+    close(sys);
+    return err;
+}
+
 static void free_machine(struct kvm_machine *m)
 {
     if (m->fd >= 0)
@@ -130,7 +142,7 @@ static int set_up(struct kvm_machine *m, int sys)
     if (size < (int)sizeof(struct kvm_run))
         return size < 0 ? size : -EINVAL;
     m->run_size = (u64)size;
-    err = kvm_restrict_model(m, sys);
+    err = kvm_restrict_model(&m->vm->cpu_model, sys);
     if (!err)
         err = kvm_ioctl(m->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (!err)
@@ -331,6 +343,7 @@ static void kvm_stats(struct vm *vm, void (*line)(void *opaque, const char *name
 const struct engine_ops kvm_engine_ops = {
     .name = "kvm",
     .probe = kvm_probe,
+    .restrict_model = kvm_engine_restrict,
     .vm_create = kvm_vm_create,
     .vm_destroy = kvm_vm_destroy,
     .memory_changed = kvm_memory_changed,

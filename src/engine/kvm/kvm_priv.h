@@ -74,8 +74,8 @@ int kvm_ioctl_int(int fd, unsigned long request, unsigned long arg);
 
 /* --- cpu.c: what CPU the guest sees --- */
 
-/* Takes out of vm->cpu_model what KVM (sys: /dev/kvm) cannot give. */
-int kvm_restrict_model(struct kvm_machine *m, int sys);
+/* Takes out of *model what KVM (sys: /dev/kvm) cannot give. */
+int kvm_restrict_model(struct x86_cpu_model *model, int sys);
 /* Tells KVM's vCPU what CPUID returns. */
 int kvm_set_cpuid(struct kvm_cpu *c);
 /* All MSRs but those of the hardware are to come here. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "test.h"
+#include "x86/cpu_baseline.h"
 #include "x86/cpu_check.h"
 #include "x86/synthetic.h"
 
@@ -245,6 +246,69 @@ static void valid__refuses(void **state)
 #undef REFUSED
 }
 
+static void level__is_one_of_the_host(void **state)
+{
+    static const char *const names[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4"};
+
+    (void)state;
+    assert_int_equal(x86_cpu_level("x86-64-v1", 9), 0);
+    assert_int_equal(x86_cpu_level("x86-64-v5", 9), 0);
+    assert_int_equal(x86_cpu_level("x86-64-v", 8), 0);
+    assert_int_equal(x86_cpu_level("x86-64-v22", 10), 0);
+    for (unsigned amd = 0; amd < 2; amd++)
+        for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+            unsigned level = x86_cpu_level(names[i], 9);
+            char out[48];
+
+            assert_int_equal(level, i + 2);
+            build(&a, amd);
+            build(&b, amd);
+            missing[0] = 0;
+            x86_cpu_model_set_level(&a, level, note, NULL);
+            assert_string_equal(missing, "");
+            assert_true(x86_cpu_model_valid(&a));
+            assert_string_equal(missing_of(&a, &b), "");
+            assert_int_equal(a.phys_bits, 39);
+            assert_true(shows("sse4_2") && shows("nx") && !shows("tsc_deadline_timer"));
+            assert_int_equal(shows("avx2"), level >= 3);
+            assert_int_equal(shows("avx512vl"), level >= 4);
+            assert_false(shows("sha_ni") || shows("avx512_vnni"));
+            assert_int_equal(a.xcr0_valid, level == 4 ? 0xe7 : level == 3 ? 7 : 0);
+            for (unsigned k = 0; k < 3; k++)
+                memcpy(out + 16 * k, &entry(&a, 0x80000002 + k, 0)->eax, 16);
+            assert_string_equal(out + 9, names[i]);
+        }
+}
+
+/* The same on a host that has less and is another make. */
+static void level__is_the_same_everywhere(void **state)
+{
+    (void)state;
+    for (unsigned amd = 0; amd < 2; amd++) {
+        build(&a, amd);
+        build(&b, amd);
+        x86_cpu_model_remove(&b, feature("avx512f"));
+        x86_cpu_model_remove(&b, feature("sha_ni"));
+        x86_cpu_model_remove(&b, feature("rdtscp"));
+        entry(&b, 1, 0)->eax = 0x123;
+        entry(&b, 0x80000001, 0)->eax = amd ? 0x123 : 0;
+        entry(&b, 0x80000008, 0)->eax = 0x302e;
+        entry(&b, 0x80000003, 0)->ebx = 5;
+        entry(&b, 0x80000006, 0)->ecx = 5;
+        entry(&b, amd ? 0x8000001d : 4, 2)->ecx = 5;
+        x86_cpu_model_settle(&b);
+        missing[0] = 0;
+        x86_cpu_model_set_level(&a, 3, note, NULL);
+        x86_cpu_model_set_level(&b, 3, note, NULL);
+        assert_string_equal(missing, "");
+        assert_int_equal(a.n, b.n);
+        for (unsigned i = 0; i < a.n; i++)
+            assert_memory_equal(&a.entry[i].eax, &b.entry[i].eax, 16);
+        x86_cpu_model_set_level(&b, 4, note, NULL);
+        assert_non_null(strstr(missing, "avx512f, avx512bw, avx512cd, avx512dq, avx512vl"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +319,8 @@ int main(void)
         cmocka_unit_test(missing__is_named),
         cmocka_unit_test(intersect__is_in_both),
         cmocka_unit_test(valid__refuses),
+        cmocka_unit_test(level__is_one_of_the_host),
+        cmocka_unit_test(level__is_the_same_everywhere),
     };
     return cmocka_run_group_tests_name("cpu-features", tests, NULL, NULL);
 }
