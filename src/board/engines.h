@@ -9,16 +9,35 @@ struct engine_row {
     const char *name;
     const char *what;             /* one line */
     const struct engine_ops *ops; /* NULL: not built in this version */
-    bool asked_only;              /* auto takes it when nothing else works */
 };
 
-/* Ends with a row without a name. */
+/* Ends with a row without a name. The last one that works is taken where none can be measured. */
 extern const struct engine_row engines[];
 
 /*
- * Finds the engine a user asked for by name; auto: the fastest that works. 0 and *out, with why
- * saying what was chosen and for what reason (auto), or -errno with one line in why.
+ * Finds the engine a user asked for by name; auto: the one that is fastest here, of those that can
+ * be debugged when `debug`. 0 and *out, with why saying what was chosen and for what reason (auto),
+ * or -errno with one line in why. Where it has to be found out which is faster this takes some
+ * milliseconds, once a boot; the caller has no other threads.
  */
-int engine_choose(const char *name, const struct engine_ops **out, char *why, size_t why_size);
+int engine_choose(const char *name, bool debug, const struct engine_ops **out, char *why,
+                  size_t why_size);
+
+#define ENGINES_MAX 4
+
+/* An engine and what is known of it here. */
+struct engine_candidate {
+    const char *name;
+    const struct engine_ops *ops;
+    bool works;
+    char why[160]; /* why it does not work, or could not be measured */
+    u64 mips;      /* 0: it could not be measured */
+};
+
+/* The choice of auto: measure, called only if several work, fills in mips or why of those. 0 and
+ * *chosen with one line in why, or -ENODEV likewise. */
+typedef void engine_measure_fn(struct engine_candidate *c, unsigned n);
+int engine_decide(struct engine_candidate *c, unsigned n, engine_measure_fn *measure,
+                  unsigned *chosen, char *why, size_t why_size);
 
 #endif

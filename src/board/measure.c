@@ -14,7 +14,6 @@
 #define CODE 0x100000ull
 #define DATA 0x110000ull
 #define STACK 0x120000ull
-#define LOOPS 4000000ull
 #define INSNS_A_LOOP 12
 #define TRIES 3
 
@@ -40,12 +39,12 @@ extern const u8 measure_code[], measure_code_end[];
 /* Offset of the RET that ends the loop, from the end: RET, XOR (3), LEA (4), RET. */
 #define RET_FROM_END 9
 
-static u64 mips(u64 ns)
+static u64 mips(u64 rounds, u64 ns)
 {
-    return LOOPS * INSNS_A_LOOP * 1000 / (ns ? ns : 1);
+    return rounds * INSNS_A_LOOP * 1000 / (ns ? ns : 1);
 }
 
-static int measure_native(u64 *best)
+static int measure_native(u64 rounds, u64 *best)
 {
     size_t n = (size_t)(measure_code_end - measure_code);
     u8 *page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -62,8 +61,8 @@ static int measure_native(u64 *best)
     for (unsigned i = 0; i < TRIES; i++) {
         u64 start = host_monotonic_ns(), got;
 
-        ((void (*)(u64, void *))(uintptr_t)page)(LOOPS, data);
-        got = mips(host_monotonic_ns() - start);
+        ((void (*)(u64, void *))(uintptr_t)page)(rounds, data);
+        got = mips(rounds, host_monotonic_ns() - start);
         if (got > *best)
             *best = got;
     }
@@ -72,7 +71,7 @@ static int measure_native(u64 *best)
 }
 
 /* The guest in memory, and the state it starts in. */
-static int prepare(struct vm *vm, struct x86_vcpu_state *s)
+static int prepare(struct vm *vm, u64 rounds, struct x86_vcpu_state *s)
 {
     size_t n = (size_t)(measure_code_end - measure_code);
     struct e820_map map;
@@ -94,13 +93,13 @@ static int prepare(struct vm *vm, struct x86_vcpu_state *s)
         r = boot_write(&b, CODE, measure_code, n);
     if (!r)
         r = boot_write(&b, CODE + n - RET_FROM_END, &hlt, 1);
-    s->gpr[X86_RDI] = LOOPS;
+    s->gpr[X86_RDI] = rounds;
     s->gpr[X86_RSI] = DATA;
     s->gpr[X86_RSP] = STACK;
     return r;
 }
 
-static int run(struct vm *vm, struct vcpu *v, struct x86_vcpu_state *s, u64 *best)
+static int run(struct vm *vm, struct vcpu *v, u64 rounds, struct x86_vcpu_state *s, u64 *best)
 {
     struct engine_exit exit;
 
@@ -114,7 +113,7 @@ static int run(struct vm *vm, struct vcpu *v, struct x86_vcpu_state *s, u64 *bes
         do
             vm->engine->run(v, &exit);
         while (exit.kind == ENGINE_EXIT_KICKED);
-        got = mips(host_monotonic_ns() - start);
+        got = mips(rounds, host_monotonic_ns() - start);
         if (exit.kind != ENGINE_EXIT_HLT)
             return -EIO;
         if (got > *best)
@@ -123,7 +122,7 @@ static int run(struct vm *vm, struct vcpu *v, struct x86_vcpu_state *s, u64 *bes
     return 0;
 }
 
-int engine_measure(const struct engine_ops *ops, struct engine_speed *out)
+int engine_measure(const struct engine_ops *ops, u64 rounds, struct engine_speed *out)
 {
     struct measure {
         struct x86_vcpu_state s; /* first: it is aligned */
@@ -137,7 +136,7 @@ int engine_measure(const struct engine_ops *ops, struct engine_speed *out)
     if (!m)
         return -ENOMEM;
     memset(m, 0, sizeof(*m));
-    r = measure_native(&out->native_mips);
+    r = measure_native(rounds, &out->native_mips);
     if (r)
         goto out;
     vm_init(&m->vm, ops);
@@ -152,9 +151,9 @@ int engine_measure(const struct engine_ops *ops, struct engine_speed *out)
     if (!r)
         r = vm_add_vcpu(&m->vm, &m->v);
     if (!r)
-        r = prepare(&m->vm, &m->s);
+        r = prepare(&m->vm, rounds, &m->s);
     if (!r)
-        r = run(&m->vm, &m->v, &m->s, &out->engine_mips);
+        r = run(&m->vm, &m->v, rounds, &m->s, &out->engine_mips);
     vm_destroy(&m->vm);
     host_ram_free(&m->ram);
 out:

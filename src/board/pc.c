@@ -53,8 +53,8 @@ static int create_engine(struct pc *pc)
     const struct config *cfg = pc->cfg;
     struct engine_options opt = {.trace = cfg->trace, .code_cache = cfg->bt_cache};
     const struct engine_ops *ops;
-    char why[256];
-    int r = engine_choose(cfg->engine, &ops, why, sizeof(why));
+    char why[512];
+    int r = engine_choose(cfg->engine, cfg->gdb != NULL, &ops, why, sizeof(why));
 
     if (r)
         return fail(pc, "%s", why);

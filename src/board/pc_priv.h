@@ -57,7 +57,7 @@ struct pc {
     char *cwd;             /* where relative paths of options begin */
     unsigned ndisks;
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
-    char chosen[256];            /* which engine, and why */
+    char chosen[512];            /* which engine, and why */
     char *err;                   /* while it is built */
     size_t err_size;
 };

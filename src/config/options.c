@@ -154,10 +154,11 @@ const struct option_row config_options[] = {
      .value = "auto",
      .env = "TRIVISOR_ENGINE",
      .help =
-         "How guest code runs: bt translates it in software and needs nothing of the host; auto "
-         "takes bt and says so; kvm runs it on the CPU itself and needs VT-x or AMD-V and the "
-         "right "
-         "to use /dev/kvm. pv is not built in this version and is refused."},
+         "How guest code runs: bt translates it in software and needs nothing of the host; kvm "
+         "runs it on the CPU itself and needs VT-x or AMD-V and the right to use /dev/kvm; auto "
+         "takes the faster of those that work here and says which: when it has to be measured "
+         "that is done once a boot of the host, in some milliseconds. pv is not built in this "
+         "version and is refused."},
     {.name = "memory",
      .letter = 'm',
      .type = OPTION_MEMORY,

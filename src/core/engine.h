@@ -79,8 +79,7 @@ struct engine_exit {
 
 struct engine_probe {
     bool works;
-    char why[160];  /* one sentence when it does not */
-    unsigned speed; /* relative speed class, higher is faster; measured */
+    char why[160]; /* one sentence when it does not */
 };
 
 struct engine_options {

@@ -226,6 +226,46 @@ int rundir_connect(int dir, const char *name, enum rundir_socket which)
     return r;
 }
 
+int rundir_get(int dir, const char *file, void *buf, size_t size)
+{
+    int fd = openat(dir, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), r;
+    struct stat st;
+    ssize_t n;
+
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st))
+        r = -errno;
+    else if (!S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+        r = -EPERM;
+    else
+        r = (n = read(fd, buf, size)) < 0 ? -errno : (int)n;
+    close(fd);
+    return r;
+}
+
+int rundir_put(int dir, const char *file, const void *buf, size_t size)
+{
+    char other[FILE_NAME_SIZE + 16];
+    int fd, r = 0;
+
+    /* Others see the old file or the new one. */
+    snprintf(other, sizeof(other), "%.*s.%d", FILE_NAME_SIZE, file, (int)getpid());
+    unlinkat(dir, other, 0);
+    fd = openat(dir, other, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, buf, size) != (ssize_t)size)
+        r = -EIO;
+    if (close(fd) && !r)
+        r = -errno;
+    if (!r && renameat(dir, other, dir, file))
+        r = -errno;
+    if (r)
+        unlinkat(dir, other, 0);
+    return r;
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);

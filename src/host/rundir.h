@@ -41,6 +41,11 @@ int rundir_listen(int dir, const char *name, enum rundir_socket which, char *err
  * machine runs, -EAGAIN when it has not answered for some seconds. */
 int rundir_connect(int dir, const char *name, enum rundir_socket which);
 
+/* A small file of ours that is no machine's: reads up to size bytes of it, or replaces it as a
+ * whole. The length, 0, or -errno; -EPERM: it is not ours, or no file. */
+int rundir_get(int dir, const char *file, void *buf, size_t size);
+int rundir_put(int dir, const char *file, const void *buf, size_t size);
+
 /* Calls fn (may be NULL) for every running machine, by name; removes what is left of others. 0 or
  * -errno. */
 int rundir_list(int dir, void (*fn)(void *opaque, const char *name, pid_t pid), void *opaque);

@@ -25,6 +25,9 @@ DISK = ('dd if=/dev/urandom of=/tmp/x bs=64k count=32 2>/dev/null; dd if=/tmp/x 
 def steps():
     """{name: (shell command, limit in seconds)}"""
     s = {'doctor': ('trivisor doctor', 40)}
+    # The second one finds what the first one has measured.
+    s['auto'] = ('for i in 1 2; do trivisor run --engine auto --check -k /bin/guest-stub; done; '
+                 'cat /run/trivisor/engine-speeds', 60)
     for name, cpus in GUESTS:
         s[f'{name}-{cpus}'] = (f'trivisor run --engine kvm -m 64 -c {cpus} -k /bin/guest-{name}', 60)
     for cpus in 1, 2:
@@ -105,6 +108,16 @@ def test_doctor(results):
     assert status == 0, out
     assert re.search(r'kvm +works', out) and 'million instructions' in out, out
     assert '--engine auto takes' in out
+
+
+def test_auto_measures_once_and_says_why(results):
+    status, out = of(results, 'auto')
+    assert status == 0, out
+    lines = re.findall(r'^trivisor: (engine: (?:kvm|bt) \(.*\))$', out, re.M)
+    assert len(lines) == 2, out
+    assert lines[0] == lines[1] or 'doctor' in lines[1], out
+    assert re.search(r'measured \d+\.\dx (bt|kvm)\)|(bt|kvm): a small guest', lines[0]), out
+    assert re.search(r'^kvm \d+\nbt \d+\nend$', out, re.M), out
 
 
 @pytest.mark.parametrize('name,cpus', GUESTS)

@@ -239,7 +239,6 @@ static void bt_probe(struct engine_probe *p)
         return;
     }
     p->works = true;
-    p->speed = 100;
 }
 
 static bool text_is(const char *a, const char *b)

@@ -100,7 +100,6 @@ static void kvm_probe(struct engine_probe *p)
         return;
     close(fd);
     p->works = true;
-    p->speed = 1000;
 }
 
 static int kvm_engine_restrict(struct x86_cpu_model *model)
