@@ -35,8 +35,8 @@ tree() {
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
 }
 
-# Starts a machine with options "$@", waits for the guest's byte, prints "CPU-microseconds PROCESSES", and, for the
-# process that runs the guest, "RSS PRIVATE" in KiB beyond guest memory, and those of the others.
+# Starts a machine with options "$@", waits for the guest's byte and leaves "CPU-MICROSECONDS PROCESSES RSS PSS" of all
+# its processes in $dir/result, memory in KiB and without the guest's.
 one() {
     : > "$dir/out"
     "$program" run --engine "$engine" -m 96 -k "$dir/guest" --serial "file:$dir/out" -q "$@" </dev/null 2>"$dir/err" &
@@ -49,7 +49,7 @@ one() {
         sleep 0.1
     done
     sleep 0.1
-    cpu=0 count=0 rss=0 private=0
+    cpu=0 count=0 rss=0 pss=0
     for p in $(tree $pid); do
         for t in /proc/"$p"/task/*; do
             read -r ns _ < "$t/schedstat" && cpu=$((cpu + ns / 1000))
@@ -59,23 +59,23 @@ one() {
         set -- $(awk '/^[0-9a-f]+-[0-9a-f]+ / { guest = $0 ~ /trivisor-ram/ }
             $1 == "Size:" { guest = guest || ($2 >= 98304 && $2 < 100352) }
             !guest && $1 == "Rss:" { rss += $2 }
-            !guest && ($1 == "Private_Clean:" || $1 == "Private_Dirty:") { private += $2 }
-            END { print rss, private }' /proc/"$p"/smaps)
-        rss=$((rss + $1)) private=$((private + $2))
+            !guest && $1 == "Pss:" { pss += $2 }
+            END { print rss, pss }' /proc/"$p"/smaps)
+        rss=$((rss + $1)) pss=$((pss + $2))
     done
     kill $pid
     wait $pid 2>/dev/null || :
     pid=
-    echo "$cpu $count $rss $private" > "$dir/result"
+    echo "$cpu $count $rss $pss" > "$dir/result"
 }
 
 for with in "" "one disk, one network"; do
     least=
     for _ in $(seq "$runs"); do
         if [ -z "$with" ]; then one; else one -d "$dir/disk,format=raw" -n user; fi
-        read -r cpu count rss private < "$dir/result"
+        read -r cpu count rss pss < "$dir/result"
         [ -n "$least" ] && [ "$least" -le "$cpu" ] || least=$cpu
     done
     echo "$engine, ${with:-no disk, no network}: $least us of CPU time to the first instruction, $count process(es)," \
-        "$rss KiB of RSS beyond guest memory, $private KiB of it private"
+        "$rss KiB of RSS beyond guest memory, PSS $pss KiB"
 done

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <elf.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,7 @@
 #define FILE_NAME "engine-speeds"
 #define FIRST_LINE "trivisor engine speeds 1"
 #define LAST_LINE "end\n"
+#define BUILD_ID_MAX 20
 #define MIPS_MAX 1000000ull
 
 static bool boot_id(char *id, size_t size)
@@ -29,16 +32,37 @@ static bool boot_id(char *id, size_t size)
     return true;
 }
 
+/* The linker's build ID of the program (the first object there is), in hexadecimal. */
+static int build_id(struct dl_phdr_info *info, size_t size, void *opaque)
+{
+    char *out = opaque;
+
+    (void)size;
+    for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *h = &info->dlpi_phdr[i];
+        const u8 *p = (const u8 *)(uintptr_t)(info->dlpi_addr + h->p_vaddr);
+        const ElfW(Nhdr) *n = (const ElfW(Nhdr) *)(const void *)p;
+
+        if (h->p_type != PT_NOTE || n->n_type != NT_GNU_BUILD_ID || n->n_namesz != 4 ||
+            n->n_descsz > BUILD_ID_MAX)
+            continue;
+        for (unsigned k = 0; k < n->n_descsz; k++)
+            snprintf(out + 2 * k, 3, "%02x", p[sizeof(*n) + 4 + k]);
+    }
+    return 1;
+}
+
 bool speeds_key(char *key, size_t size)
 {
     struct stat exe, kvm = {0};
-    char id[64];
+    char id[64], program[2 * BUILD_ID_MAX + 1] = "";
 
+    dl_iterate_phdr(build_id, program);
     if (!boot_id(id, sizeof(id)) || stat("/proc/self/exe", &exe))
         return false;
     if (stat("/dev/kvm", &kvm))
         memset(&kvm, 0, sizeof(kvm));
-    return snprintf(key, size, "%s %llx:%llx:%llx:%llx.%lx %x:%x:%llx:%llx.%lx", id,
+    return snprintf(key, size, "%s %s:%llx:%llx:%llx:%llx.%lx %x:%x:%llx:%llx.%lx", id, program,
                     (unsigned long long)exe.st_dev, (unsigned long long)exe.st_ino,
                     (unsigned long long)exe.st_size, (unsigned long long)exe.st_mtim.tv_sec,
                     (unsigned long)exe.st_mtim.tv_nsec, major(kvm.st_rdev), minor(kvm.st_rdev),

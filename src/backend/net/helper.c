@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backend/library.h"
 #include "backend/net/frame.h"
 #include "base/log.h"
 #include "core/backend.h"
@@ -32,6 +33,26 @@
 #define HELD_MAX (2u << 20)
 
 #define TIMERS 4
+
+#define SONAME "libslirp.so.0"
+#define FUNCTIONS(X)                                                                               \
+    X(slirp_add_hostfwd)                                                                           \
+    X(slirp_input)                                                                                 \
+    X(slirp_new)                                                                                   \
+    X(slirp_pollfds_fill)                                                                          \
+    X(slirp_pollfds_poll)
+
+static struct {
+#define X(fn) __typeof__(fn) *fn;
+    FUNCTIONS(X)
+#undef X
+} lib;
+
+static const struct library_function functions[] = {
+#define X(fn) LIBRARY_FUNCTION(lib, fn),
+    FUNCTIONS(X)
+#undef X
+};
 
 struct held {
     struct held *next;
@@ -208,7 +229,7 @@ static void input_piece(void *opaque, const struct frame_piece *p)
         return;
     memcpy(frame, p->header, p->header_len);
     memcpy(frame + p->header_len, p->payload, p->payload_len);
-    slirp_input(h->slirp, frame, (int)(p->header_len + p->payload_len));
+    lib.slirp_input(h->slirp, frame, (int)(p->header_len + p->payload_len));
 }
 
 static void input(struct helper *h, u8 *p, size_t len, const struct net_hdr *hdr)
@@ -230,7 +251,7 @@ static void input(struct helper *h, u8 *p, size_t len, const struct net_hdr *hdr
             frame_segment(p, &f, STACK_MTU / 2, input_piece, h);
         return;
     }
-    slirp_input(h->slirp, p, (int)f.len);
+    lib.slirp_input(h->slirp, p, (int)f.len);
 }
 
 /* One message; false: there is none. */
@@ -381,7 +402,7 @@ static void serve(struct helper *h)
         full = h->held > HELD_STOP;
         h->nfds = 0;
         add_poll(h->fd, SLIRP_POLL_IN | (h->first ? SLIRP_POLL_OUT : 0), h);
-        slirp_pollfds_fill(h->slirp, &timeout, add_poll, h);
+        lib.slirp_pollfds_fill(h->slirp, &timeout, add_poll, h);
         /* The stack's sockets wait while the guest does not take what came from them. */
         r = poll(h->fds, full ? 1 : h->nfds, (int)timeout);
         if (full)
@@ -391,7 +412,7 @@ static void serve(struct helper *h)
             for (unsigned n = 0; n < BATCH && !h->ended && receive(h); n++)
                 ;
         }
-        slirp_pollfds_poll(h->slirp, r < 0, get_revents, h);
+        lib.slirp_pollfds_poll(h->slirp, r < 0, get_revents, h);
     }
 }
 
@@ -414,10 +435,16 @@ static int create_stack(struct helper *h, const struct net_options *o, char *err
                        .if_mtu = STACK_MTU,
                        .if_mru = STACK_MTU};
 
+    char why[160];
+
+    if (library_load(SONAME, functions, ARRAY_SIZE(functions), why, sizeof(why))) {
+        snprintf(err, err_size, "--net: %s", why);
+        return -ENOENT;
+    }
     inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);
     inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);
     inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);
-    h->slirp = slirp_new(&cfg, &callbacks, h);
+    h->slirp = lib.slirp_new(&cfg, &callbacks, h);
     if (!h->slirp) {
         snprintf(err, err_size, "--net: the TCP/IP stack refuses these settings");
         return -EINVAL;
@@ -426,7 +453,7 @@ static int create_stack(struct helper *h, const struct net_options *o, char *err
         const struct net_publish *p = &o->publish[i];
         struct in_addr any = {0};
 
-        if (slirp_add_hostfwd(h->slirp, p->udp, p->addr, p->host_port, any, p->guest_port)) {
+        if (lib.slirp_add_hostfwd(h->slirp, p->udp, p->addr, p->host_port, any, p->guest_port)) {
             snprintf(err, err_size, "--publish %s: %s port %u of the host: %s", p->text,
                      p->udp ? "UDP" : "TCP", p->host_port, strerror(errno));
             return -EINVAL;
