@@ -212,7 +212,10 @@ static int build(struct pc *pc)
 {
     struct x86_vcpu_state *s = &pc->start;
     /* Helper processes are forked while there is little to copy, and no thread. */
-    int r = read_boot_disk(pc);
+    int r = pc_restore_check(pc);
+
+    if (!r)
+        r = read_boot_disk(pc);
 
     if (!r)
         r = pc_open_shares(pc);

@@ -164,13 +164,17 @@ int pc_restore_model(struct pc *pc)
 int pc_restore_memory(struct pc *pc)
 {
     struct snapshot *file = pc->ends.saved->file;
-    int r;
 
     if (snapshot_ram_size(file) != pc->ram.size)
         return fail(pc, "it has not as much memory as its options say");
-    r = snapshot_map(file, &pc->ram, pc->err, pc->err_size);
-    if (!r)
-        r = snapshot_verify(file, VERIFY_FIRST_NS, pc->err, pc->err_size);
+    return snapshot_map(file, &pc->ram, pc->err, pc->err_size);
+}
+
+int pc_restore_check(struct pc *pc)
+{
+    struct snapshot *file = pc->ends.saved ? pc->ends.saved->file : NULL;
+    int r = file ? snapshot_verify(file, VERIFY_FIRST_NS, pc->err, pc->err_size) : 0;
+
     return r < 0 ? r : 0;
 }
 

@@ -36,9 +36,10 @@ int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_
 
 /*
  * Building a machine from pc->ends.saved, in this order; each 0, or -errno with one line in
- * pc->err. After vm_create; when there is RAM; when there are vCPUs and devices, which leaves
- * the machine paused.
+ * pc->err. First of all: compares what checksums there is time for; after vm_create; when there is
+ * RAM; when there are vCPUs and devices, which leaves the machine paused.
  */
+int pc_restore_check(struct pc *pc);
 int pc_restore_model(struct pc *pc);
 int pc_restore_memory(struct pc *pc);
 int pc_restore_state(struct pc *pc);

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core/host.h"
+#include "host/init.h"
 
 #define NS_PER_S 1000000000ull
 
@@ -49,17 +50,32 @@ static void read_both(u64 *tsc, u64 *ns)
     }
 }
 
-static u64 khz_by_measurement(long nap_ns)
-{
-    struct timespec nap = {.tv_nsec = nap_ns};
-    u64 t0 = 0, t1 = 0, n0 = 0, n1 = 0;
+/* When the program began. */
+static u64 first_tsc, first_ns;
 
-    read_both(&t0, &n0);
-    nanosleep(&nap, NULL);
-    read_both(&t1, &n1);
-    if (n1 <= n0)
+void host_clock_begin(void)
+{
+    read_both(&first_tsc, &first_ns);
+}
+
+/* Over ns at least, much of which has gone by already. */
+static u64 khz_by_measurement(u64 ns)
+{
+    u64 tsc = 0, now = clock_ns(CLOCK_MONOTONIC_RAW);
+
+    if (!first_ns) {
+        host_clock_begin();
+        now = first_ns;
+    }
+    if (now - first_ns < ns) {
+        struct timespec nap = {.tv_nsec = (long)(ns - (now - first_ns))};
+
+        nanosleep(&nap, NULL);
+    }
+    read_both(&tsc, &now);
+    if (now <= first_ns)
         return 0;
-    return (u64)((unsigned __int128)(t1 - t0) * 1000000 / (n1 - n0));
+    return (u64)((unsigned __int128)(tsc - first_tsc) * 1000000 / (now - first_ns));
 }
 
 /* CPUID leaf 15H (SDM 2A CPUID): TSC = crystal * EBX / EAX, where the crystal's frequency is told;

@@ -128,6 +128,7 @@ void host_init(enum log_level level)
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};
     struct sigaction sa = {.sa_handler = on_fatal_signal};
 
+    host_clock_begin();
     log_limit = level;
     log_set_sink(log_to_stderr);
     check_set_handler(on_check_failed);

@@ -10,6 +10,10 @@
  * there and run the hooks of host_at_end. Call once, from the main thread. */
 void host_init(enum log_level level);
 
+/* The first reading of the clocks, from which the TSC's frequency is measured: part of host_init.
+ */
+void host_clock_begin(void);
+
 /* A line of text from a process that is less trusted: cut, made printable, on stderr. */
 void host_print_line(const char *text, size_t n);
 

@@ -484,10 +484,12 @@ static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global
     memset(p->large, 0, sizeof(p->large));
 }
 
+/* A window that was never used, in zeroed memory: there an entry is for page 0, which only the first
+ * one can be asked for. The rest is not touched, for most windows never are. */
 static void init_window(struct bt_vcpu *c, struct bt_env *win)
 {
-    clear_table(bt_tlb(win, false));
-    clear_table(bt_tlb(win, true));
+    bt_tlb_invalidate(bt_tlb(win, false), 0);
+    bt_tlb_invalidate(bt_tlb(win, true), 0);
     clear_ibl(c, win);
     bt_priv(win)->stack_tag = BT_NO_CELL;
 }
