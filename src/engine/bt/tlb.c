@@ -484,8 +484,8 @@ static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global
     memset(p->large, 0, sizeof(p->large));
 }
 
-/* A window that was never used, in zeroed memory: there an entry is for page 0, which only the first
- * one can be asked for. The rest is not touched, for most windows never are. */
+/* A window that was never used, in zeroed memory: there an entry is for page 0, which only the
+ * first one can be asked for. The rest is not touched, for most windows never are. */
 static void init_window(struct bt_vcpu *c, struct bt_env *win)
 {
     bt_tlb_invalidate(bt_tlb(win, false), 0);
