@@ -153,14 +153,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     f = state_save(m);
     i = (how & 0x7f) % f->n;
     len = f->dev[i].len;
-    n = take(2);
     if (how & 0x80) { /* changes: where, what */
-        for (n %= 64; n; n--) {
+        for (n = take(1) % 8; n; n--) {
             u32 off = take(2) % (u32)len;
             f->dev[i].bytes[off] ^= (u8)take(1);
         }
     } else {
-        n %= sizeof(f->dev[i].bytes);
+        n = take(2) % sizeof(f->dev[i].bytes);
         for (len = 0; len < n && at < end; len++)
             f->dev[i].bytes[len] = *at++;
     }

@@ -240,6 +240,32 @@ static int put_vsock(const char *dir)
     return bad;
 }
 
+/* devstate.c's language: a device as it is saved, with a bit changed or without, and then every
+ * register of the chipset, some time and what it has brought. */
+static int put_devices(const char *dir)
+{
+    int bad = 0;
+
+    for (u8 dev = 0; dev < 34; dev++) {
+        u64 n = 0;
+        image[n++] = 0x80 | dev / 2;
+        image[n++] = dev & 1;
+        if (dev & 1) {
+            image[n++] = 30;
+            image[n++] = 0;
+            image[n++] = 1;
+        }
+        for (unsigned i = 0; i < 256; i++) {
+            const u8 ops[] = {0, (u8)i, (u8)(37 * i), 0,    2, (u8)i, (u8)i, 5,     0, 0,
+                              4, (u8)i, (u8)i,        0x80, 0, 0,     5,     (u8)i, 6, (u8)i};
+            memcpy(image + n, ops, sizeof(ops));
+            n += sizeof(ops);
+        }
+        bad |= put(dir, "devstate", dev, image, n);
+    }
+    return bad;
+}
+
 /* Both ends' messages and frames, as console.c and agent.c take them. */
 static int put_talk(const char *dir)
 {
@@ -290,6 +316,7 @@ int main(int argc, char **argv)
     bad |= put_frames(argv[1]);
     bad |= put_packets(argv[1]);
     bad |= put_drivers(argv[1]);
+    bad |= put_devices(argv[1]);
     bad |= put(argv[1], "loaders", 0, image, make_bzimage(image));
     bad |= put(argv[1], "loaders", 1, image, make_pvh_elf(image, false));
     bad |= put(argv[1], "loaders", 2, image, make_pvh_elf(image, true));
