@@ -269,6 +269,12 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
         if (ev & VCPU_EV_IRQ)
             bt_set_irq_maybe(c->env, true);
     }
+    if (unlikely(s->ev_valid)) {
+        c->delivered = true;
+        c->result = (u8)interp_event_again(&c->interp);
+        bt_code_written(c);
+        return false;
+    }
     if (s->int_shadow || s->activity == X86_SHUTDOWN || s->activity == X86_WAIT_SIPI)
         return false;
     if (unlikely(c->debugging && c->v->debug.no_irq) && s->activity != X86_HALTED)

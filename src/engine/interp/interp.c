@@ -95,6 +95,23 @@ static enum interp_result deliver_db(struct interp *in)
     return ievent_deliver(in, EV_TRAP, X86_DB, false, 0, in->s->rip);
 }
 
+enum interp_result interp_event_again(struct interp *in)
+{
+    struct x86_vcpu_state *s = in->s;
+    u8 vector = s->ev_vector;
+
+    s->ev_valid = 0;
+    if (s->ev_is_soft || vector == X86_BP || vector == X86_OF)
+        return INTERP_OK;
+    if (vector == X86_NMI || vector >= 32)
+        return interp_interrupt(in, vector, vector == X86_NMI);
+    if (vector == X86_DB)
+        return deliver_db(in);
+    struct interp_fault f = {
+        .vector = vector, .has_error = s->ev_has_error, .error = s->ev_error, .cr2 = s->cr2};
+    return interp_exception(in, &f);
+}
+
 /* --- execution */
 
 static enum interp_result undefined(struct interp *in, const struct x86_insn *insn)

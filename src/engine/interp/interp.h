@@ -146,6 +146,12 @@ enum interp_result interp_exception(struct interp *in, const struct interp_fault
 enum interp_result interp_interrupt(struct interp *in, u8 vector, bool nmi);
 
 /*
+ * Delivers the event of s->ev_*, whose delivery another engine had begun. One of an instruction
+ * (INT n, INT3, INTO: s->rip is at it) is raised again by the instruction.
+ */
+enum interp_result interp_event_again(struct interp *in);
+
+/*
  * Host signal while running an instruction on the native page: true when *pc was there and has been
  * redirected so that the interpreter raises `vector` in the guest. Async-signal-safe.
  */

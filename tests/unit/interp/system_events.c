@@ -129,6 +129,46 @@ static void events__long_ist_and_alignment(void **state)
     machine_free(m);
 }
 
+/* What another engine had begun to deliver when its state was taken. */
+static void events__begun_elsewhere(void **state)
+{
+    struct machine *m = machine_long();
+    (void)state;
+    machine_ring3(m);
+    m->s.ev_valid = 1;
+    m->s.ev_vector = X86_PF;
+    m->s.ev_has_error = 1;
+    m->s.ev_error = 6;
+    m->s.cr2 = 0x1234;
+    assert_int_equal(interp_event_again(&m->in), INTERP_OK);
+    assert_vector(m, X86_PF);
+    assert_int_equal(m->s.ev_valid, 0);
+    assert_int_equal(m->s.cr2, 0x1234);
+    assert_int_equal(get64(m, STACK0 - 48), 6);
+    assert_int_equal(get64(m, STACK0 - 40), CODE);
+    machine_free(m);
+
+    m = machine_long();
+    machine_ring3(m);
+    m->s.activity = X86_HALTED;
+    m->s.ev_valid = 1;
+    m->s.ev_vector = 0x40;
+    assert_int_equal(interp_event_again(&m->in), INTERP_OK);
+    assert_vector(m, 0x40);
+    assert_int_equal(m->s.activity, X86_RUNNING);
+    assert_int_equal(get64(m, STACK0 - 40), CODE);
+    machine_free(m);
+
+    m = machine_long();
+    m->s.ev_valid = 1;
+    m->s.ev_vector = 0x80; /* INT 80H: it comes again */
+    m->s.ev_is_soft = 1;
+    assert_int_equal(interp_event_again(&m->in), INTERP_OK);
+    assert_int_equal(m->s.ev_valid, 0);
+    assert_int_equal(m->s.rip, CODE);
+    machine_free(m);
+}
+
 static void events__soft_int_needs_gate_dpl(void **state)
 {
     struct machine *m = machine_long();
@@ -483,6 +523,7 @@ int main(void)
         cmocka_unit_test(events__prot32_from_ring3_switches_stack),
         cmocka_unit_test(events__long_page_fault_from_ring3),
         cmocka_unit_test(events__long_ist_and_alignment),
+        cmocka_unit_test(events__begun_elsewhere),
         cmocka_unit_test(events__soft_int_needs_gate_dpl),
         cmocka_unit_test(events__missing_gate_reports_ext),
         cmocka_unit_test(events__double_and_triple_fault),
