@@ -55,9 +55,10 @@ one() {
             read -r ns _ < "$t/schedstat" && cpu=$((cpu + ns / 1000))
         done
         count=$((count + 1))
-        # Guest memory has a name where the kernel shows it, and is the one mapping of 96 MiB.
-        set -- $(awk '/^[0-9a-f]+-[0-9a-f]+ / { guest = $0 ~ /trivisor-ram/ }
-            $1 == "Size:" { guest = guest || ($2 >= 98304 && $2 < 100352) }
+        # Guest memory has a name where the kernel shows it; else it is the anonymous mapping of 96 MiB, which may
+        # be joined with a small one beside it.
+        set -- $(awk '/^[0-9a-f]+-[0-9a-f]+ / { anon = NF == 5; guest = $0 ~ /trivisor-ram/ }
+            $1 == "Size:" { guest = guest || (anon && $2 >= 98304 && $2 < 131072) }
             !guest && $1 == "Rss:" { rss += $2 }
             !guest && $1 == "Pss:" { pss += $2 }
             END { print rss, pss }' /proc/"$p"/smaps)
