@@ -28,6 +28,8 @@ def steps():
     # The second one finds what the first one has measured.
     s['auto'] = ('mkdir -p /run; for i in 1 2; do trivisor run --engine auto --check -k /bin/guest-stub; done; '
                  'cat /run/trivisor/engine-speeds', 60)
+    # A level without XSAVE, see above.
+    s['cpu'] = ('trivisor run --engine kvm --cpu x86-64-v2 -m 64 -k /bin/guest-cpuid', 60)
     for name, cpus in GUESTS:
         s[f'{name}-{cpus}'] = (f'trivisor run --engine kvm -m 64 -c {cpus} -k /bin/guest-{name}', 60)
     for cpus in 1, 2:
@@ -62,7 +64,7 @@ def image(tmp, kernel):
     (tmp / 'trivisor').write_text('#!/bin/sh\nexec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/trivisor.bin "$@"\n')
     add = [str(small), str(tmp / 'steps'), str(tmp / 'trivisor'), f'{kernel}:/bin/vmlinuz']
     add += [f'{os.path.realpath(lib)}:/bin/{os.path.basename(lib)}' for lib in libraries(program)]
-    add += [os.path.join(BUILD, 'guests', f'guest-{g}') for g in sorted({g for g, _ in GUESTS})]
+    add += [os.path.join(BUILD, 'guests', f'guest-{g}') for g in sorted({'cpuid'} | {g for g, _ in GUESTS})]
     add += [os.path.join(BUILD, 'tools', f) for f in ('initramfs.img', 'virtio.img')]
     out = str(tmp / 'outer.img')
     argv = [os.path.join(ROOT, 'tools', 'mkinitramfs.py'), '-o', out, '--init', os.path.join(BUILD, 'tools', 'init'),
@@ -118,6 +120,11 @@ def test_auto_measures_once_and_says_why(results):
     assert lines[0] == lines[1] or 'doctor' in lines[1], out
     assert re.search(r'measured \d+\.\dx (bt|kvm)\)|(bt|kvm): a small guest', lines[0]), out
     assert re.search(r'^kvm \d+\nbt \d+\nend$', out, re.M), out
+
+
+def test_a_cpu_of_a_level(results):
+    status, out = of(results, 'cpu')
+    assert status == 1 and re.search(r'^guest: 5 passed, 0 failed, 1 skipped', out, re.M), out
 
 
 @pytest.mark.parametrize('name,cpus', GUESTS)
