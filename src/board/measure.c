@@ -17,7 +17,8 @@
 #define INSNS_A_LOOP 12
 #define TRIES 3
 
-/* The loop: rdi times, memory at rsi. A function natively; as a guest the last byte is HLT. */
+/* The loop: rdi times, memory at rsi. A function natively; as a guest it ends with END instead of
+ * RET. */
 __asm__(".pushsection .rodata\n"
         "measure_code:\n"
         "1: movq 8(%rsi), %rax\n"
@@ -30,14 +31,26 @@ __asm__(".pushsection .rodata\n"
         "   decq %rdi\n"
         "   jnz 1b\n"
         "   ret\n"
+        "   nop; nop\n"
         "3: leaq (%rax,%rax,2), %rax\n"
         "   xorq %rax, %rdx\n"
         "   ret\n"
         "measure_code_end:\n"
         ".popsection\n");
 extern const u8 measure_code[], measure_code_end[];
-/* Offset of the RET that ends the loop, from the end: RET, XOR (3), LEA (4), RET. */
-#define RET_FROM_END 9
+/* Offset of the RET that ends the loop, from the end: RET, XOR (3), LEA (4), NOPs, RET. */
+#define RET_FROM_END 11
+#define END_PORT 0x80
+/* OUT to END_PORT; HLT. A halt alone does not end run where halts are the engine's own. */
+static const u8 end[] = {0xe6, END_PORT, 0xf4};
+
+struct measure {
+    struct x86_vcpu_state s; /* first: it is aligned */
+    struct vm vm;
+    struct vcpu v;
+    struct host_ram ram;
+    bool ended;
+};
 
 static u64 mips(u64 rounds, u64 ns)
 {
@@ -83,7 +96,6 @@ static int prepare(struct vm *vm, u64 rounds, struct x86_vcpu_state *s)
                      .s = s,
                      .err = err,
                      .err_size = sizeof(err)};
-    u8 hlt = 0xf4;
     int r;
 
     e820_build(&map, RAM);
@@ -92,29 +104,53 @@ static int prepare(struct vm *vm, u64 rounds, struct x86_vcpu_state *s)
     if (!r)
         r = boot_write(&b, CODE, measure_code, n);
     if (!r)
-        r = boot_write(&b, CODE + n - RET_FROM_END, &hlt, 1);
+        r = boot_write(&b, CODE + n - RET_FROM_END, end, sizeof(end));
     s->gpr[X86_RDI] = rounds;
     s->gpr[X86_RSI] = DATA;
     s->gpr[X86_RSP] = STACK;
     return r;
 }
 
-static int run(struct vm *vm, struct vcpu *v, u64 rounds, struct x86_vcpu_state *s, u64 *best)
+static void end_write(void *dev, u64 off, unsigned size, u64 val)
+{
+    struct measure *m = dev;
+
+    (void)off;
+    (void)size;
+    (void)val;
+    m->ended = true;
+    vcpu_post(&m->v, VCPU_EV_STOP);
+}
+
+static u64 end_read(void *dev, u64 off, unsigned size)
+{
+    (void)dev;
+    (void)off;
+    (void)size;
+    return 0;
+}
+
+static const struct bus_ops end_ops = {
+    .read = end_read, .write = end_write, .min_size = 1, .max_size = 1};
+
+static int run(struct measure *m, u64 rounds, u64 *best)
 {
     struct engine_exit exit;
 
     *best = 0;
     for (unsigned i = 0; i < TRIES; i++) {
         u64 start = host_monotonic_ns(), got;
-        int r = vm->engine->set_state(v, s);
+        int r = m->vm.engine->set_state(&m->v, &m->s);
 
         if (r)
             return r;
+        m->ended = false;
+        __atomic_store_n(&m->v.events, 0, __ATOMIC_SEQ_CST);
         do
-            vm->engine->run(v, &exit);
-        while (exit.kind == ENGINE_EXIT_KICKED);
+            m->vm.engine->run(&m->v, &exit);
+        while (exit.kind == ENGINE_EXIT_KICKED && !m->ended);
         got = mips(rounds, host_monotonic_ns() - start);
-        if (exit.kind != ENGINE_EXIT_HLT)
+        if (!m->ended)
             return -EIO;
         if (got > *best)
             *best = got;
@@ -124,12 +160,7 @@ static int run(struct vm *vm, struct vcpu *v, u64 rounds, struct x86_vcpu_state 
 
 int engine_measure(const struct engine_ops *ops, u64 rounds, struct engine_speed *out)
 {
-    struct measure {
-        struct x86_vcpu_state s; /* first: it is aligned */
-        struct vm vm;
-        struct vcpu v;
-        struct host_ram ram;
-    } *m = aligned_alloc(64, align_up(sizeof(*m), 64));
+    struct measure *m = aligned_alloc(64, align_up(sizeof(*m), 64));
     struct engine_options opt = {0};
     int r;
 
@@ -153,7 +184,9 @@ int engine_measure(const struct engine_ops *ops, u64 rounds, struct engine_speed
     if (!r)
         r = prepare(&m->vm, rounds, &m->s);
     if (!r)
-        r = run(&m->vm, &m->v, rounds, &m->s, &out->engine_mips);
+        r = bus_add(&m->vm.pio, END_PORT, 1, &end_ops, m, "end");
+    if (!r)
+        r = run(m, rounds, &out->engine_mips);
     vm_destroy(&m->vm);
     host_ram_free(&m->ram);
 out:

@@ -52,14 +52,16 @@ static const struct sandbox_rule rules[] = {
  * memory is added, no vCPU created, no capability enabled. */
 static const struct sandbox_rule kvm_rules[] = {
     SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest runs", SANDBOX_INT(1, KVM_RUN)),
-    SANDBOX_ALLOW(SYS_ioctl, "kvm: an interrupt is injected", SANDBOX_INT(1, KVM_INTERRUPT)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: a device sends an interrupt", SANDBOX_INT(1, KVM_SIGNAL_MSI)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest programs the I/O APIC",
+                  SANDBOX_INT(1, KVM_SET_GSI_ROUTING)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: an NMI is injected", SANDBOX_INT(1, KVM_NMI)),
-    /* State: INIT and SIPI, what the interpreter finishes, the dump at the end. */
+    /* State: interrupts of the 8259, pauses, what the interpreter finishes, the dump at the end. */
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_REGS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_REGS)),
-    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, IA32_APIC_BASE", SANDBOX_INT(1, KVM_GET_SREGS2)),
-    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, IA32_APIC_BASE", SANDBOX_INT(1, KVM_SET_SREGS2)),
-    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, NMIs at a halt", SANDBOX_INT(1, KVM_GET_VCPU_EVENTS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_SREGS2)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_SREGS2)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_VCPU_EVENTS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_VCPU_EVENTS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_DEBUGREGS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_DEBUGREGS)),
@@ -69,6 +71,10 @@ static const struct sandbox_rule kvm_rules[] = {
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_XCRS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_MSRS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_MSRS)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state, the NMI line", SANDBOX_INT(1, KVM_GET_LAPIC)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_LAPIC)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_MP_STATE)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_MP_STATE)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: the TSC's offset: a pause, a guest that writes it",
                   SANDBOX_INT(1, KVM_SET_DEVICE_ATTR)),
     SANDBOX_END,

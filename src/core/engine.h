@@ -88,6 +88,28 @@ struct engine_options {
     u64 code_cache;      /* bytes of translated code kept at most; 0: default */
 };
 
+/* Pins of an I/O APIC that an engine with local APICs of its own must know. */
+#define ENGINE_PINS_MAX 24
+
+/*
+ * An engine with local APICs of its own (KVM's, in the host's kernel). Halts, INIT and SIPI, the
+ * APIC's timer and interprocessor interrupts are then the engine's: run comes back for none of
+ * them, and get_state and set_state carry X86_HALTED and X86_WAIT_SIPI. The 8259, I/O APICs and
+ * whoever sends messages stay the board's. While the VM is paused the APIC's device has the
+ * registers (vm.h: apics_in_engine, vcpu_irq_ops), and with them what is saved.
+ */
+struct engine_apic_ops {
+    /* A message FEExxxxxH. VM lock held. */
+    void (*msi)(struct vm *vm, u64 addr, u32 data);
+    /* What pin of the I/O APIC sends from now on when its input is asserted; data 0: nothing whose
+     * EOI (vcpu_irq_ops.eoi) it wants to hear of. VM lock held. */
+    void (*pin)(struct vm *vm, unsigned pin, u64 addr, u32 data);
+    /* All vCPUs are parked and the clock stands: the registers and the timers go to the devices; or
+     * come from there, just before the vCPUs go on. VM lock held. 0 or -errno. */
+    int (*give)(struct vm *vm);
+    int (*take)(struct vm *vm);
+};
+
 struct engine_ops {
     const char *name;
     void (*probe)(struct engine_probe *p);
@@ -118,6 +140,8 @@ struct engine_ops {
     int (*set_debug)(struct vm *vm, const struct debug_points *p);
     /* Adds to guest TSC - host TSC of a vCPU that is not in run. */
     void (*add_tsc_offset)(struct vcpu *v, u64 delta);
+    /* NULL: the vCPUs have the board's local APICs. */
+    const struct engine_apic_ops *apic;
     /* Counters as text lines "name value"; may be NULL. */
     void (*stats)(struct vm *vm, void (*line)(void *opaque, const char *name, u64 value),
                   void *opaque);

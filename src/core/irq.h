@@ -22,6 +22,9 @@ static inline void irq_set(const struct irq_line *l, bool level)
 /* Where MSI writes go: the interrupt controllers of the board. */
 struct msi_sink {
     void (*send)(void *opaque, u64 addr, u32 data);
+    /* An I/O APIC's pin will send this from now on and wait for its EOI; data 0: it will not. May
+     * be NULL: nobody needs to know beforehand. VM lock held. */
+    void (*announce)(void *opaque, unsigned pin, u64 addr, u32 data);
     void *opaque;
 };
 

@@ -1,13 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pausing and resuming a machine. */
 #include "base/check.h"
-#include "core/vm.h"
+#include "core/vcpu_priv.h"
 
 static void wait_parked(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->nvcpus; i++)
         while (!__atomic_load_n(&vm->vcpu[i]->parked, __ATOMIC_SEQ_CST))
             host_event_wait(&vm->parked, UINT64_MAX);
+}
+
+/* To the engine or from it. */
+static void move_apics(struct vm *vm, bool to)
+{
+    const struct engine_apic_ops *apic = vm->engine->apic;
+    int err;
+
+    vm_lock(vm);
+    err = to ? apic->take(vm) : apic->give(vm);
+    vm->apics_in_engine = to;
+    vm_unlock(vm);
+    if (err)
+        vm_stop(vm, VM_CRASH, VM_EXIT_FAILURE, "pausing: the engine fails at the local APICs");
 }
 
 void vm_pause(struct vm *vm)
@@ -19,6 +33,8 @@ void vm_pause(struct vm *vm)
             vcpu_post(vm->vcpu[i], VCPU_EV_STOP);
     wait_parked(vm);
     vm_clock_stop(vm);
+    if (vm->engine->apic)
+        move_apics(vm, false);
 }
 
 static void move_tsc(struct vcpu *v, u64 delta)
@@ -48,6 +64,8 @@ void vm_resume(struct vm *vm)
     lost = vm_clock_start(vm);
     for (unsigned i = 0; i < vm->nvcpus; i++)
         move_tsc(vm->vcpu[i], -lost);
+    if (vm->engine->apic)
+        move_apics(vm, true);
     __atomic_store_n(&vm->pauses, 0, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < vm->nvcpus; i++)
         host_event_set(&vm->vcpu[i]->wake);

@@ -181,7 +181,7 @@ void vcpu_thread(void *opaque)
         set_parked(v);
         return;
     }
-    v->wait_sipi = s.activity == X86_WAIT_SIPI;
+    v->wait_sipi = s.activity == X86_WAIT_SIPI && !v->vm->engine->apic;
     while (vm_runs(v->vm)) {
         u32 ev;
 

@@ -21,6 +21,7 @@ void vm_init(struct vm *vm, const struct engine_ops *engine)
     vm->host_deadline = vm->next_timer = UINT64_MAX;
     vm->clock_stopped = VM_CLOCK_RUNS;
     vm->read_tsc = host_tsc;
+    vm->apics_in_engine = engine->apic != NULL;
 }
 
 int vm_add_vcpu(struct vm *vm, struct vcpu *v)

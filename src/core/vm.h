@@ -30,6 +30,20 @@
 
 struct vm_debug; /* core/debug.h */
 
+/*
+ * A local APIC's registers on their way between the device and an engine with APICs of its own: the
+ * register page (SDM 3A table 10-6), of which 32 bits in each 16 bytes are used. In x2APIC mode the
+ * ID is as wide as that, and the upper half of the ICR is where it is in xAPIC mode. The current
+ * count is the timer's state: 0, with an initial count that is not, is one that is due.
+ */
+#define APIC_REGS 64
+
+struct vcpu_apic {
+    u64 base;         /* IA32_APIC_BASE */
+    u64 tsc_deadline; /* IA32_TSC_DEADLINE; 0: disarmed */
+    u32 reg[APIC_REGS];
+};
+
 /* A vCPU's local interrupt controller, as the engine sees it. Called without the VM lock (they take
  * it). */
 struct vcpu_irq_ops {
@@ -46,6 +60,12 @@ struct vcpu_irq_ops {
     void (*mmio_write)(void *opaque, u32 off, unsigned size, u32 val);
     /* INIT reached the vCPU: registers to their values after INIT (SDM 3A 10.4.7.3). */
     void (*init)(void *opaque);
+    /* For an engine with local APICs of its own, in which pending and ack are about the 8259 alone.
+     * The registers of the device, and taking over the engine's: the clock stands, VM lock held. */
+    void (*get_regs)(void *opaque, struct vcpu_apic *to);
+    void (*set_regs)(void *opaque, const struct vcpu_apic *from);
+    /* The EOI of a vector whose pin the engine knows (engine_apic_ops.pin). */
+    void (*eoi)(void *opaque, u8 vector);
 };
 
 #define VCPU_NO_APIC_PAGE (~(u64)0)
@@ -123,6 +143,9 @@ struct vm {
     /* Host TSC ticks the guests' TSCs have stood still for: what vcpu_tsc_offset has lost since the
      * VM began. */
     u64 tsc_lost;
+    /* The engine has the local APICs' registers, not the devices: it has APICs of its own, and the
+     * VM is not paused. VM lock. */
+    bool apics_in_engine;
     struct vm_debug *debug; /* NULL: no debugger */
 };
 

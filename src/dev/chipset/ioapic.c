@@ -24,17 +24,35 @@ struct ioapic {
 };
 
 /* A redirection entry as a message (82093AA 3.2.4; SDM 3A 10.11). */
-static void send(struct ioapic *a, u64 rte)
+static u32 message(u64 rte, u64 *addr)
 {
-    u64 addr = 0xfee00000u | (rte >> 56) << 12;
     u32 data = (u32)rte & 0x7ff;
 
+    *addr = 0xfee00000u | (rte >> 56) << 12;
     if (rte & RTE_LOGICAL)
-        addr |= BIT64(2);
+        *addr |= BIT64(2);
     if (rte & RTE_LEVEL)
         data |= BIT32(15) | BIT32(14);
+    return data;
+}
+
+static void send(struct ioapic *a, u64 rte)
+{
+    u64 addr;
+    u32 data = message(rte, &addr);
+
     if (a->msi.send)
         a->msi.send(a->msi.opaque, addr, data);
+}
+
+/* A masked pin may still wait for an EOI: only the trigger mode counts. */
+static void announce(struct ioapic *a, unsigned pin)
+{
+    u64 addr;
+    u32 data = message(a->rte[pin], &addr);
+
+    if (a->msi.announce)
+        a->msi.announce(a->msi.opaque, pin, addr, a->rte[pin] & RTE_LEVEL ? data : 0);
 }
 
 /* A pin whose line is asserted. Level: once until the EOI comes. */
@@ -90,6 +108,7 @@ static void write_rte(struct ioapic *a, unsigned pin, bool high, u32 val)
     if (!(now & RTE_LEVEL))
         now &= ~RTE_REMOTE_IRR;
     *rte = now;
+    announce(a, pin);
     if ((now & RTE_LEVEL) && (a->lines & BIT32(pin)))
         service(a, pin);
 }
@@ -213,13 +232,26 @@ static int load(struct device *d, struct stream *in)
     return in->error;
 }
 
+/* The engine knows none of them yet. */
+static void announce_all(struct device *d)
+{
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        announce(container_of(d, struct ioapic, dev), pin);
+}
+
 static void destroy(struct device *d)
 {
     host_free(container_of(d, struct ioapic, dev));
 }
 
 static const struct device_ops ops = {
-    .name = "ioapic", .reset = reset, .save = save, .load = load, .destroy = destroy};
+    .name = "ioapic",
+    .reset = reset,
+    .save = save,
+    .load = load,
+    .loaded = announce_all,
+    .destroy = destroy,
+};
 
 struct device *ioapic_create(struct vm *vm, const struct ioapic_config *cfg)
 {

@@ -39,8 +39,9 @@ static void reset_registers(struct lapic *l)
 void lapic_set_base(struct lapic *l, u64 base)
 {
     __atomic_store_n(&l->base, base, __ATOMIC_SEQ_CST);
-    l->v->apic_page = (base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN ? base & PAGE_MASK
-                                                                               : VCPU_NO_APIC_PAGE;
+    l->v->apic_page = VCPU_NO_APIC_PAGE;
+    if ((base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN && !l->v->vm->engine->apic)
+        l->v->apic_page = base & PAGE_MASK;
 }
 
 /* --- registers ------------------------------------------------------------------------------- */
@@ -57,7 +58,7 @@ static u32 read_register(struct lapic *l, u32 reg)
     case APIC_PPR:
         return lapic_ppr(l);
     case APIC_LDR:
-        return lapic_x2(l) ? (l->id >> 4) << 16 | BIT32(l->id & 15) : l->ldr;
+        return lapic_x2(l) ? lapic_x2_ldr(l) : l->ldr;
     case APIC_DFR:
         return l->dfr;
     case APIC_SVR:
@@ -406,9 +407,10 @@ struct device *lapic_create(struct vm *vm)
 
     if (!set)
         return NULL;
-    if (vm_add_msr_range(vm, MSR_X2APIC_BASE, MSR_X2APIC_LAST, &x2_ops, set) ||
-        vm_add_msr_range(vm, MSR_APIC_BASE, MSR_APIC_BASE, &base_ops, set) ||
-        vm_add_msr_range(vm, MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, &deadline_ops, set)) {
+    if (!vm->engine->apic &&
+        (vm_add_msr_range(vm, MSR_X2APIC_BASE, MSR_X2APIC_LAST, &x2_ops, set) ||
+         vm_add_msr_range(vm, MSR_APIC_BASE, MSR_APIC_BASE, &base_ops, set) ||
+         vm_add_msr_range(vm, MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, &deadline_ops, set))) {
         host_free(set);
         return NULL;
     }
@@ -423,7 +425,7 @@ struct device *lapic_create(struct vm *vm)
         lapic_timer_setup(l);
         lapic_set_base(l, LAPIC_DEFAULT_BASE | APIC_BASE_EN | (l->v->bsp ? APIC_BASE_BSP : 0));
         reset_registers(l);
-        l->v->irq = &irq_ops;
+        l->v->irq = vm->engine->apic ? &lapic_engine_ops : &irq_ops;
         l->v->irq_opaque = l;
     }
     vm_add_device(vm, &set->dev);
@@ -432,7 +434,12 @@ struct device *lapic_create(struct vm *vm)
 
 struct msi_sink lapic_msi_sink(struct device *d)
 {
-    return (struct msi_sink){.send = lapic_msi, .opaque = container_of(d, struct lapics, dev)};
+    struct lapics *set = container_of(d, struct lapics, dev);
+
+    if (set->vm->engine->apic)
+        return (struct msi_sink){
+            .send = lapic_engine_msi, .announce = lapic_engine_announce, .opaque = set};
+    return (struct msi_sink){.send = lapic_msi, .opaque = set};
 }
 
 struct irq_line lapic_intr_line(struct device *d, int (*ack)(void *opaque), void *opaque)
@@ -441,12 +448,16 @@ struct irq_line lapic_intr_line(struct device *d, int (*ack)(void *opaque), void
 
     set->ack = ack;
     set->ack_opaque = opaque;
-    return (struct irq_line){.set = lapic_set_intr, .opaque = set};
+    return (struct irq_line){.set = set->vm->engine->apic ? lapic_engine_intr : lapic_set_intr,
+                             .opaque = set};
 }
 
 struct irq_line lapic_nmi_line(struct device *d)
 {
-    return (struct irq_line){.set = lapic_set_nmi, .opaque = container_of(d, struct lapics, dev)};
+    struct lapics *set = container_of(d, struct lapics, dev);
+
+    return (struct irq_line){.set = set->vm->engine->apic ? lapic_engine_nmi : lapic_set_nmi,
+                             .opaque = set};
 }
 
 void lapic_set_eoi(struct device *d, void (*eoi)(void *opaque, u8 vector), void *opaque)

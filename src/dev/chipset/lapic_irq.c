@@ -2,9 +2,6 @@
 /* The local APIC: accepting, prioritising and sending interrupts (SDM 3A 10.6 to 10.8). */
 #include "dev/chipset/lapic_priv.h"
 
-/* What lapic_pending returns for an interrupt of the 8259, whose vector INTA tells. */
-#define PENDING_EXTINT 256
-
 int lapic_highest_bit(const u32 *reg)
 {
     for (int i = 7; i >= 0; i--) {

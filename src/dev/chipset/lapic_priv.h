@@ -49,6 +49,9 @@ enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 /* Delivery modes (SDM 3A 10.6.1). */
 enum { DM_FIXED, DM_LOWEST, DM_SMI, DM_RESERVED, DM_NMI, DM_INIT, DM_SIPI, DM_EXTINT };
 
+/* What pending returns for an interrupt of the 8259, whose vector INTA tells. */
+#define PENDING_EXTINT 256
+
 #define SVR_ENABLE BIT32(8)
 #define SVR_FOCUS BIT32(9)
 
@@ -103,6 +106,12 @@ static inline bool lapic_x2(const struct lapic *l)
     return (apic_get(&l->base) & APIC_BASE_EXTD) != 0;
 }
 
+/* The logical id in x2APIC mode (SDM 3A 10.12.10.2). */
+static inline u32 lapic_x2_ldr(const struct lapic *l)
+{
+    return (l->id >> 4) << 16 | BIT32(l->id & 15);
+}
+
 /* --- lapic.c */
 
 /* Writable bits of the LVT rows (SDM 3A figure 10-8). */
@@ -117,6 +126,14 @@ bool lapic_base_ok(const struct lapic *l, u64 val);
 int lapic_save(const struct device *d, struct stream *out, const char **why);
 int lapic_load(struct device *d, struct stream *in);
 void lapic_loaded(struct device *d);
+
+/* --- lapic_engine.c: as the functions named so below, for an engine with APICs of its own */
+
+extern const struct vcpu_irq_ops lapic_engine_ops;
+void lapic_engine_msi(void *set, u64 addr, u32 data);
+void lapic_engine_announce(void *set, unsigned pin, u64 addr, u32 data);
+void lapic_engine_intr(void *set, unsigned n, bool level);
+void lapic_engine_nmi(void *set, unsigned n, bool level);
 
 /* --- lapic_irq.c */
 
@@ -153,5 +170,9 @@ void lapic_timer_mode_changed(struct lapic *l, u32 old);
 u32 lapic_timer_current(struct lapic *l);
 u64 lapic_timer_read_deadline(struct lapic *l);
 void lapic_timer_write_deadline(struct lapic *l, u64 val);
+/* Nanoseconds of one count. */
+u64 lapic_timer_count_ns(const struct lapic *l);
+/* Arms for l->tsc_deadline, the guest's TSC being tsc. VM lock held. */
+void lapic_timer_arm_deadline(struct lapic *l, u64 tsc);
 
 #endif

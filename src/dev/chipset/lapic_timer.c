@@ -15,9 +15,14 @@ static u32 divider(u32 divide)
     return n == 7 ? 1 : 2u << n;
 }
 
+u64 lapic_timer_count_ns(const struct lapic *l)
+{
+    return divider(l->timer_divide);
+}
+
 void lapic_timer_set_period(struct lapic *l)
 {
-    l->timer_period = (u64)l->timer_init * divider(l->timer_divide);
+    l->timer_period = l->timer_init * lapic_timer_count_ns(l);
 }
 
 static void fired(void *opaque)
@@ -123,10 +128,22 @@ u64 lapic_timer_read_deadline(struct lapic *l)
     return val;
 }
 
+void lapic_timer_arm_deadline(struct lapic *l, u64 tsc)
+{
+    struct vm *vm = l->set->vm;
+    u64 delta = l->tsc_deadline > tsc ? l->tsc_deadline - tsc : 0;
+
+    if (delta > MAX_DELTA_TSC || !vm->cpu_model.tsc_khz)
+        vtimer_cancel(&l->timer);
+    else
+        vtimer_set(&l->timer,
+                   vm_clock_ns(vm) + clock_scale_up(delta, 1000000, vm->cpu_model.tsc_khz));
+}
+
 void lapic_timer_write_deadline(struct lapic *l, u64 val)
 {
     struct vm *vm = l->set->vm;
-    u64 tsc, delta;
+    u64 tsc;
     bool now = false;
 
     if (LVT_TIMER_MODE(l->lvt[LVT_TIMER]) != TIMER_TSC_DEADLINE)
@@ -142,12 +159,7 @@ void lapic_timer_write_deadline(struct lapic *l, u64 val)
         now = true;
     } else {
         l->tsc_deadline = val;
-        delta = val - tsc;
-        if (delta > MAX_DELTA_TSC || !vm->cpu_model.tsc_khz)
-            vtimer_cancel(&l->timer);
-        else
-            vtimer_set(&l->timer,
-                       vm_clock_ns(vm) + clock_scale_up(delta, 1000000, vm->cpu_model.tsc_khz));
+        lapic_timer_arm_deadline(l, tsc);
     }
     vm_unlock(vm);
     if (now)

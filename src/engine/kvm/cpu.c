@@ -19,8 +19,8 @@
 
 #define SUPPORTED_MAX 256
 
-/* What VMCS or VMCB hold or the CPU switches, and commands to the CPU (no value: not moved with the
- * state). EFER, FS and GS base are part of KVM's special registers. */
+/* What VMCS or VMCB hold or the CPU switches, commands to the CPU (no value: not moved with the
+ * state), and the local APIC's. EFER, FS and GS base are part of KVM's special registers. */
 static const struct {
     u32 first, last;
 } hw[] = {
@@ -32,6 +32,8 @@ static const struct {
     {MSR_EFER, MSR_SFMASK},
     {MSR_FS_BASE, MSR_TSC_AUX},
     {MSR_AMD_VIRT_SPEC_CTRL, MSR_AMD_VIRT_SPEC_CTRL},
+    {MSR_APIC_BASE, MSR_APIC_BASE},
+    {MSR_TSC_DEADLINE, MSR_TSC_DEADLINE},
 };
 
 /* Those of them whose values are fields of the state. */
@@ -46,7 +48,8 @@ bool kvm_is_hw_msr(u32 msr)
     for (unsigned i = 0; i < ARRAY_SIZE(hw); i++)
         if (msr >= hw[i].first && msr <= hw[i].last)
             return true;
-    return false;
+    /* No filter applies to these: KVM lets none through, but for those it refuses. */
+    return msr >= MSR_X2APIC_BASE && msr <= MSR_X2APIC_LAST;
 }
 
 /* --- CPUID --- */
@@ -66,10 +69,10 @@ static void supported(void *opaque, u32 leaf, u32 subleaf, u32 out[4])
         out[1] = e->ebx;
         out[2] = e->ecx;
         out[3] = e->edx;
-        /* KVM swallows the writes on VT-x unless the local APIC is its own (api.rst,
+        /* Not in this list as it depends on the APIC being KVM's (api.rst,
          * KVM_GET_SUPPORTED_CPUID). */
         if (leaf == 1)
-            out[2] &= ~F1C_TSC_DEADLINE;
+            out[2] |= F1C_TSC_DEADLINE;
         return;
     }
 }

@@ -25,6 +25,11 @@ static const struct {
 } needed[] = {
     {KVM_CAP_USER_MEMORY, "user memory"},
     {KVM_CAP_READONLY_MEM, "read-only memory"},
+    {KVM_CAP_SPLIT_IRQCHIP, "local APICs (split irqchip)"},
+    {KVM_CAP_X2APIC_API, "x2APIC interface"},
+    {KVM_CAP_SIGNAL_MSI, "message-signalled interrupts"},
+    {KVM_CAP_TSC_DEADLINE_TIMER, "TSC-deadline timer"},
+    {KVM_CAP_MP_STATE, "states of vCPUs"},
     {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
     {KVM_CAP_VCPU_EVENTS, "vCPU events"},
     {KVM_CAP_DEBUGREGS, "debug registers"},
@@ -148,6 +153,11 @@ static int set_up(struct kvm_machine *m, int sys)
         err = kvm_ioctl_int(m->fd, KVM_SET_TSS_ADDR, TSS_ADDRESS);
     if (!err)
         err = enable(m, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+    /* Before there is a vCPU. GSIs 0 to 23 are the pins of an I/O APIC that is not KVM's. */
+    if (!err)
+        err = enable(m, KVM_CAP_SPLIT_IRQCHIP, ENGINE_PINS_MAX);
+    if (!err)
+        err = enable(m, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS);
     if (!err)
         err = kvm_set_msr_filter(m);
     return err;
@@ -266,6 +276,8 @@ static int kvm_vcpu_create(struct vcpu *v)
     err = open_vcpu(c);
     if (!err)
         err = kvm_interp_create(c);
+    if (!err)
+        err = kvm_fetch_sregs(c); /* for the APIC's part */
     if (!err) {
         x86_state_reset(&c->s, v->vm->cpu_model.signature, v->vm->read_tsc());
         err = kvm_put_state(c);
@@ -300,8 +312,10 @@ static int kvm_set_state(struct vcpu *v, const struct x86_vcpu_state *s)
 {
     struct kvm_cpu *c = v->engine_vcpu;
 
+    int err = kvm_fetch_sregs(c); /* the APIC's part, which is not in *s, stays */
+
     memcpy(&c->s, s, sizeof(*s));
-    return kvm_put_state(c);
+    return err ? err : kvm_put_state(c);
 }
 
 /* Nothing is derived from guest memory but what the CPU keeps coherent itself. */
@@ -354,5 +368,6 @@ const struct engine_ops kvm_engine_ops = {
     .set_state = kvm_set_state,
     .memory_written = kvm_memory_written,
     .add_tsc_offset = kvm_add_tsc_offset,
+    .apic = &kvm_apic_ops,
     .stats = kvm_stats,
 };

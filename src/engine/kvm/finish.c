@@ -46,14 +46,26 @@ static int op_translate(void *opaque, u64 gva, unsigned len, unsigned access,
     return 0;
 }
 
+/* The local APIC's page is KVM's, which has no door to it for us. */
+static bool is_apic(struct kvm_cpu *c, u64 addr)
+{
+    bool is = (c->apic_base & (KVM_APIC_BASE_EN | KVM_APIC_BASE_EXTD)) == KVM_APIC_BASE_EN &&
+              ((addr ^ c->apic_base) & PAGE_MASK) == 0;
+
+    if (is)
+        c->cannot = "an access to the local APIC";
+    return is;
+}
+
 static u64 op_mmio_read(void *opaque, u64 addr, unsigned len)
 {
-    return kvm_mmio_read(opaque, addr, len);
+    return is_apic(opaque, addr) ? 0 : kvm_mmio_read(opaque, addr, len);
 }
 
 static void op_mmio_write(void *opaque, u64 addr, unsigned len, u64 val)
 {
-    kvm_mmio_write(opaque, addr, len, val);
+    if (!is_apic(opaque, addr))
+        kvm_mmio_write(opaque, addr, len, val);
 }
 
 static u32 op_pio_read(void *opaque, u16 port, unsigned len)
@@ -84,22 +96,22 @@ static void op_cpuid(void *opaque, u32 leaf, u32 subleaf, u32 out[4])
 {
     struct kvm_cpu *c = opaque;
 
-    x86_cpuid(&c->m->vm->cpu_model, &c->s, c->v->id, c->apic_on, leaf, subleaf, out);
+    x86_cpuid(&c->m->vm->cpu_model, &c->s, c->v->id, (c->apic_base & KVM_APIC_BASE_EN) != 0, leaf,
+              subleaf, out);
 }
 
 static u64 op_get_cr8(void *opaque)
 {
     struct kvm_cpu *c = opaque;
 
-    return c->v->irq ? c->v->irq->get_tpr(c->v->irq_opaque) : 0;
+    return c->cr8;
 }
 
 static void op_set_cr8(void *opaque, u64 val)
 {
     struct kvm_cpu *c = opaque;
 
-    if (c->v->irq)
-        c->v->irq->set_tpr(c->v->irq_opaque, val);
+    c->cr8 = val & 15;
 }
 
 /* KVM's own TLBs follow from the state it is given back. */
@@ -140,7 +152,8 @@ static void op_exclusive_begin(void *opaque)
 {
     struct kvm_cpu *c = opaque;
 
-    c->split = c->m->ncpus > 1;
+    if (c->m->ncpus > 1)
+        c->cannot = "a locked access across a page, beside other vCPUs";
 }
 
 static void op_exclusive_end(void *opaque)
@@ -214,13 +227,13 @@ bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit)
     bytes_text(c->run, bytes, sizeof(bytes));
     rip = c->s.rip;
     c->stats.interp_steps++;
-    c->split = false;
+    c->cannot = NULL;
     r = INTERP_UNSUPPORTED;
     if (!c->m->vm->cpu_model.xcr0_valid)
         why = "the interpreter needs a CPU with XSAVE";
     else if (!err)
         r = interp_step(&c->interp);
-    if (!err && !c->split && r != INTERP_UNSUPPORTED) {
+    if (!err && !c->cannot && r != INTERP_UNSUPPORTED) {
         if (r == INTERP_SHUTDOWN) {
             exit->kind = ENGINE_EXIT_SHUTDOWN;
             snprintf(exit->text, sizeof(exit->text), "%s", c->interp.why);
@@ -234,8 +247,8 @@ bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit)
     snprintf(exit->text, sizeof(exit->text),
              "engine kvm: KVM cannot emulate the instruction at rip %#llx:%s: %.80s",
              (unsigned long long)rip, bytes,
-             err        ? strerror(-err)
-             : c->split ? "a locked access across a page, beside other vCPUs"
-                        : why);
+             err         ? strerror(-err)
+             : c->cannot ? c->cannot
+                         : why);
     return false;
 }

@@ -14,7 +14,7 @@
     X(port_io)                                                                                     \
     X(mmio)                                                                                        \
     X(msrs)                                                                                        \
-    X(halts)                                                                                       \
+    X(eois)                                                                                        \
     X(windows)                                                                                     \
     X(interrupts)                                                                                  \
     X(interp_steps)
@@ -42,6 +42,9 @@ struct kvm_machine {
     u32 hw_msr[KVM_HW_MSRS_MAX];
     unsigned nhw_msrs; /* MSRs that get_state and set_state move, of those KVM has here */
     unsigned nslots;
+    struct {
+        u32 addr, data; /* what the I/O APIC's pin sends and wants the EOI of; data 0: nothing */
+    } pin[ENGINE_PINS_MAX];
     struct kvm_cpu *cpu[VM_VCPUS_MAX];
     unsigned ncpus;
 };
@@ -58,11 +61,10 @@ struct kvm_cpu {
     /* KVM has to finish the instruction of the last exit before its state may be looked at or an
      * event be injected. */
     bool incomplete;
-    bool irq_maybe; /* the interrupt controller may have something */
-    bool look;      /* APIC_BASE was written */
-    bool nmi;       /* not given to KVM yet */
-    bool apic_on;   /* as KVM shows it in CPUID */
-    bool split;     /* the interpreter needed all other vCPUs stopped */
+    bool irq_maybe; /* the 8259 may have something */
+    /* Of the local APIC, as current as c->s. */
+    u64 apic_base, cr8;
+    const char *cannot; /* what the interpreter needed and has not got; NULL: nothing */
     void *interp_cache;
     struct host_code native;
     struct kvm_stats stats;
@@ -80,7 +82,7 @@ int kvm_restrict_model(struct x86_cpu_model *model, int sys);
 int kvm_set_cpuid(struct kvm_cpu *c);
 /* All MSRs but those of the hardware are to come here. */
 int kvm_set_msr_filter(struct kvm_machine *m);
-/* Is it one of the hardware's, which the guest reaches through KVM alone? */
+/* Is it one of the hardware's or of the local APIC's, which the guest reaches through KVM alone? */
 bool kvm_is_hw_msr(u32 msr);
 /* Finds out which of them exist here. c: any vCPU. */
 int kvm_find_hw_msrs(struct kvm_machine *m, struct kvm_cpu *c);
@@ -92,10 +94,21 @@ int kvm_wrmsr(struct kvm_cpu *c, u32 msr, u64 val);
 /* --- state.c: between c->s and KVM; 0 or -errno --- */
 
 int kvm_fetch_state(struct kvm_cpu *c);
+/* Only the special registers, and cr8 and apic_base. */
+int kvm_fetch_sregs(struct kvm_cpu *c);
 int kvm_put_state(struct kvm_cpu *c);
 int kvm_put_tsc_offset(struct kvm_cpu *c);
-/* Brings APIC_BASE.EN to KVM, which shows it in CPUID. */
-int kvm_put_apic_on(struct kvm_cpu *c);
+/* The next thing the vCPU does is to take interrupt `vector` of the 8259, halted or not. It can:
+ * kvm_run says so (ready_for_interrupt_injection). */
+int kvm_put_extint(struct kvm_cpu *c, u8 vector);
+
+/* --- apic.c --- */
+
+extern const struct engine_apic_ops kvm_apic_ops;
+/* Whether the NMI line is let through. */
+bool kvm_lint1_is_nmi(struct kvm_cpu *c);
+#define KVM_APIC_BASE_EN BIT64(11)
+#define KVM_APIC_BASE_EXTD BIT64(10)
 
 /* --- run.c --- */
 

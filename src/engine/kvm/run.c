@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The run loop of a vCPU. The interrupt controllers are the board's, so KVM asks for nothing: it is
- * given a vector (KVM_INTERRUPT) when it can take one, and is asked to stop when it can
- * (request_interrupt_window). Linux Documentation/virt/kvm/api.rst, section 5.
+ * The run loop of a vCPU. The local APIC is KVM's, and with it are halts, INIT and SIPI: what comes
+ * here are accesses to devices, EOIs for the I/O APIC, and kicks. The 8259 is the board's: when it
+ * has an interrupt, KVM is asked to stop once the vCPU can take it (request_interrupt_window).
+ * Linux Documentation/virt/kvm/api.rst, section 5.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -69,13 +70,11 @@ void kvm_mmio_write(struct kvm_cpu *c, u64 a, unsigned len, u64 val)
 
 /* --- before the guest runs --- */
 
-/* Halted with NMIs blocked: KVM would let the vCPU go on after the HLT. */
-static bool nmi_waits(struct kvm_cpu *c)
+/* Whether the 8259's INTR reaches this vCPU. LINT0 KVM has looked at; without an APIC it is the
+ * boot processor's own pin (SDM 3A 10.4.3). */
+static bool has_intr(const struct kvm_cpu *c)
 {
-    struct kvm_vcpu_events e;
-
-    return c->s.activity == X86_HALTED && !kvm_ioctl(c->fd, KVM_GET_VCPU_EVENTS, &e) &&
-           e.nmi.masked;
+    return c->v->bsp || (c->run->apic_base & KVM_APIC_BASE_EN);
 }
 
 static int inject(struct kvm_cpu *c)
@@ -83,33 +82,22 @@ static int inject(struct kvm_cpu *c)
     const struct vcpu_irq_ops *irq = c->v->irq;
     struct kvm_run *run = c->run;
 
-    if (c->nmi && !nmi_waits(c)) {
-        int err = kvm_ioctl_int(c->fd, KVM_NMI, 0);
-
-        if (err)
-            return err;
-        c->nmi = false;
-        c->s.activity = X86_RUNNING;
-    }
     run->request_interrupt_window = 0;
-    if (!c->irq_maybe || !irq)
+    if (!c->irq_maybe)
         return 0;
-    if (irq->pending(c->v->irq_opaque) < 0) {
+    if (!irq || !has_intr(c) || irq->pending(c->v->irq_opaque) < 0) {
         c->irq_maybe = false;
         return 0;
     }
-    if (run->ready_for_interrupt_injection && run->if_flag) {
-        struct kvm_interrupt i;
+    if (run->ready_for_interrupt_injection) {
         int vector = irq->ack(c->v->irq_opaque), err;
 
         if (vector >= 0) {
-            i.irq = (u32)vector;
-            err = kvm_ioctl(c->fd, KVM_INTERRUPT, &i);
+            err = kvm_put_extint(c, (u8)vector);
             if (err)
                 return err;
             run->ready_for_interrupt_injection = 0;
             c->stats.interrupts++;
-            c->s.activity = X86_RUNNING;
         }
         if (irq->pending(c->v->irq_opaque) < 0) {
             c->irq_maybe = false;
@@ -124,33 +112,26 @@ static int inject(struct kvm_cpu *c)
 static bool look(struct kvm_cpu *c, struct engine_exit *exit)
 {
     u32 ev = __atomic_load_n(&c->v->events, __ATOMIC_SEQ_CST);
-    int err;
+    int err = 0;
 
-    if (ev & (VCPU_EV_STOP | VCPU_EV_INIT | VCPU_EV_SIPI)) {
+    if (ev & VCPU_EV_STOP) {
         exit->kind = ENGINE_EXIT_KICKED;
         return false;
     }
     if (ev) {
         __atomic_fetch_and(&c->v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ | VCPU_EV_WORK),
                            __ATOMIC_SEQ_CST);
-        c->nmi |= (ev & VCPU_EV_NMI) != 0;
         c->irq_maybe |= (ev & VCPU_EV_IRQ) != 0;
     }
     if (c->s.activity == X86_SHUTDOWN) {
         exit->kind = ENGINE_EXIT_SHUTDOWN;
         return false;
     }
-    c->look = false;
-    err = kvm_put_apic_on(c);
+    if ((ev & VCPU_EV_NMI) && kvm_lint1_is_nmi(c))
+        err = kvm_ioctl_int(c->fd, KVM_NMI, 0);
     if (!err)
         err = inject(c);
-    if (err)
-        return failed(exit, "an interrupt cannot be injected", err);
-    if (c->s.activity == X86_HALTED) {
-        exit->kind = ENGINE_EXIT_HLT;
-        return false;
-    }
-    return true;
+    return err ? failed(exit, "an interrupt cannot be injected", err) : true;
 }
 
 /* --- exits --- */
@@ -198,7 +179,6 @@ static void msr(struct kvm_cpu *c)
         run->msr.data = val;
     } else {
         r = kvm_wrmsr(c, run->msr.index, val);
-        c->look |= run->msr.index == MSR_APIC_BASE;
     }
     run->msr.error = r != 0;
 }
@@ -236,14 +216,14 @@ static bool handle(struct kvm_cpu *c, struct engine_exit *exit)
         msr(c);
         c->incomplete = true;
         return true;
-    case KVM_EXIT_HLT:
-        c->stats.halts++;
-        c->s.activity = X86_HALTED;
+    case KVM_EXIT_IOAPIC_EOI:
+        c->stats.eois++;
+        if (c->v->irq)
+            c->v->irq->eoi(c->v->irq_opaque, run->eoi.vector);
         return true;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
         c->stats.windows++;
         return true;
-    case KVM_EXIT_SET_TPR:
     case KVM_EXIT_INTR:
         return true;
     case KVM_EXIT_SHUTDOWN:
@@ -263,26 +243,9 @@ static bool handle(struct kvm_cpu *c, struct engine_exit *exit)
     }
 }
 
-/* 0: *run has the reason; -EINTR: none, and nothing is incomplete any more. */
-static int enter(struct kvm_cpu *c)
-{
-    const struct vcpu_irq_ops *irq = c->v->irq;
-    u64 cr8 = irq ? irq->get_tpr(c->v->irq_opaque) : 0;
-    int r;
-
-    c->run->cr8 = cr8;
-    r = kvm_ioctl_int(c->fd, KVM_RUN, 0);
-    c->incomplete = false;
-    if (irq && c->run->cr8 != cr8) {
-        irq->set_tpr(c->v->irq_opaque, c->run->cr8);
-        c->irq_maybe = true;
-    }
-    return r;
-}
-
 static bool something_to_look_at(struct kvm_cpu *c)
 {
-    return __atomic_load_n(&c->v->events, __ATOMIC_SEQ_CST) || c->irq_maybe || c->nmi || c->look;
+    return __atomic_load_n(&c->v->events, __ATOMIC_SEQ_CST) || c->irq_maybe;
 }
 
 void kvm_engine_run(struct vcpu *v, struct engine_exit *exit)
@@ -311,7 +274,9 @@ void kvm_engine_run(struct vcpu *v, struct engine_exit *exit)
         } else if (something_to_look_at(c)) {
             c->run->immediate_exit = 1; /* only finishes the instruction */
         }
-        r = enter(c);
+        r = kvm_ioctl_int(c->fd, KVM_RUN, 0);
+        /* -EINTR: nothing has happened, and nothing is incomplete any more. */
+        c->incomplete = false;
         if (r == -EINTR || r == -EAGAIN)
             continue;
         if (r) {

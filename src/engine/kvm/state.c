@@ -9,10 +9,6 @@
 #include "engine/kvm/kvm_priv.h"
 #include "x86/msr.h"
 
-#define LAPIC_BASE 0xfee00000u
-#define APIC_BASE_BSP BIT64(8)
-#define APIC_BASE_EN BIT64(11)
-
 static u64 *msr_field(struct x86_vcpu_state *s, u32 msr)
 {
     switch (msr) {
@@ -84,16 +80,6 @@ static struct kvm_segment *segment(struct kvm_sregs2 *r, unsigned i)
     return at[i];
 }
 
-static bool apic_enabled(const struct kvm_cpu *c)
-{
-    return !c->v->irq || c->v->irq->enabled(c->v->irq_opaque);
-}
-
-static u64 apic_base(const struct kvm_cpu *c)
-{
-    return LAPIC_BASE | (c->v->bsp ? APIC_BASE_BSP : 0) | (c->apic_on ? APIC_BASE_EN : 0);
-}
-
 int kvm_put_tsc_offset(struct kvm_cpu *c)
 {
     u64 offset = c->s.tsc_offset;
@@ -103,24 +89,9 @@ int kvm_put_tsc_offset(struct kvm_cpu *c)
     return kvm_ioctl(c->fd, KVM_SET_DEVICE_ATTR, &attr);
 }
 
-int kvm_put_apic_on(struct kvm_cpu *c)
-{
-    struct kvm_sregs2 r;
-    int err;
-
-    if (c->apic_on == apic_enabled(c))
-        return 0;
-    err = kvm_ioctl(c->fd, KVM_GET_SREGS2, &r);
-    if (err)
-        return err;
-    c->apic_on = apic_enabled(c);
-    r.apic_base = apic_base(c);
-    return kvm_ioctl(c->fd, KVM_SET_SREGS2, &r);
-}
-
 /* --- from KVM --- */
 
-static int fetch_sregs(struct kvm_cpu *c)
+int kvm_fetch_sregs(struct kvm_cpu *c)
 {
     struct x86_vcpu_state *s = &c->s;
     struct kvm_sregs2 r;
@@ -139,6 +110,8 @@ static int fetch_sregs(struct kvm_cpu *c)
     s->cr3 = r.cr3;
     s->cr4 = r.cr4;
     s->efer = r.efer;
+    c->cr8 = r.cr8;
+    c->apic_base = r.apic_base;
     memset(s->pdpte, 0, sizeof(s->pdpte));
     if (r.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
         memcpy(s->pdpte, r.pdptrs, sizeof(s->pdpte));
@@ -159,7 +132,7 @@ static int fetch_events(struct kvm_cpu *c)
     s->int_shadow = (e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? 1 : 0) |
                     (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : 0);
     s->nmi_blocked = e.nmi.masked != 0;
-    s->nmi_pending = e.nmi.pending || c->nmi;
+    s->nmi_pending = e.nmi.pending != 0;
     s->db_pending = 0;
     s->ev_valid = s->ev_vector = s->ev_has_error = s->ev_is_soft = 0;
     s->ev_error = 0;
@@ -176,6 +149,20 @@ static int fetch_events(struct kvm_cpu *c)
         s->ev_vector = e.interrupt.nr;
         s->ev_is_soft = e.interrupt.soft;
     }
+    return 0;
+}
+
+/* KVM knows more states than we do: those between INIT and SIPI are one. */
+static int fetch_activity(struct kvm_cpu *c)
+{
+    struct kvm_mp_state mp;
+    int err = kvm_ioctl(c->fd, KVM_GET_MP_STATE, &mp);
+
+    if (err || c->s.activity == X86_SHUTDOWN)
+        return err;
+    c->s.activity = mp.mp_state == KVM_MP_STATE_RUNNABLE ? X86_RUNNING
+                    : mp.mp_state == KVM_MP_STATE_HALTED ? X86_HALTED
+                                                         : X86_WAIT_SIPI;
     return 0;
 }
 
@@ -206,14 +193,17 @@ int kvm_fetch_state(struct kvm_cpu *c)
     struct kvm_regs regs;
     struct kvm_debugregs dr;
     struct kvm_xcrs x;
-    int err = kvm_ioctl(c->fd, KVM_GET_REGS, &regs);
+    /* First: it lets what INIT and SIPI do happen. */
+    int err = fetch_activity(c);
 
+    if (!err)
+        err = kvm_ioctl(c->fd, KVM_GET_REGS, &regs);
     if (!err) {
         for (unsigned i = 0; i < 16; i++)
             s->gpr[i] = *gpr(&regs, i);
         s->rip = regs.rip;
         s->rflags = regs.rflags;
-        err = fetch_sregs(c);
+        err = kvm_fetch_sregs(c);
     }
     if (!err)
         err = fetch_events(c);
@@ -249,12 +239,10 @@ static int put_sregs(struct kvm_cpu *c)
         .cr3 = s->cr3,
         .cr4 = s->cr4,
         .efer = s->efer,
+        .cr8 = c->cr8,
+        .apic_base = c->apic_base,
     };
 
-    if (c->v->irq)
-        r.cr8 = c->v->irq->get_tpr(c->v->irq_opaque);
-    c->apic_on = apic_enabled(c);
-    r.apic_base = apic_base(c);
     for (unsigned i = 0; i < X86_NSEG; i++)
         seg_to(segment(&r, i), &s->seg[i]);
     seg_to(&r.ldt, &s->ldtr);
@@ -278,7 +266,6 @@ static int put_events(struct kvm_cpu *c)
         .nmi.pending = s->nmi_pending,
     };
 
-    c->nmi = false;
     if (s->ev_valid && s->ev_vector == X86_NMI) {
         e.nmi.injected = 1;
     } else if (s->ev_valid && s->ev_vector < 32 && !s->ev_is_soft) {
@@ -295,6 +282,39 @@ static int put_events(struct kvm_cpu *c)
         e.exception.nr = X86_DB;
     }
     return kvm_ioctl(c->fd, KVM_SET_VCPU_EVENTS, &e);
+}
+
+/* A vCPU that waits for its SIPI takes one without an INIT, too, as with the other engines. One
+ * that shut down is never run again. */
+static int put_activity(struct kvm_cpu *c)
+{
+    struct kvm_mp_state mp = {.mp_state = c->s.activity == X86_HALTED ? KVM_MP_STATE_HALTED
+                                          : c->s.activity == X86_WAIT_SIPI
+                                              ? KVM_MP_STATE_INIT_RECEIVED
+                                              : KVM_MP_STATE_RUNNABLE};
+
+    return kvm_ioctl(c->fd, KVM_SET_MP_STATE, &mp);
+}
+
+/*
+ * KVM_INTERRUPT would leave the vector where nobody can read it back until the vCPU has run again,
+ * and the 8259 has been told that it was taken.
+ */
+int kvm_put_extint(struct kvm_cpu *c, u8 vector)
+{
+    struct kvm_mp_state runnable = {.mp_state = KVM_MP_STATE_RUNNABLE};
+    struct kvm_vcpu_events e;
+    int err = kvm_ioctl(c->fd, KVM_GET_VCPU_EVENTS, &e);
+
+    if (err)
+        return err;
+    /* The rest as it was; an NMI that comes meanwhile is not to be lost. */
+    e.flags = 0;
+    e.interrupt.injected = 1;
+    e.interrupt.nr = vector;
+    e.interrupt.soft = 0;
+    err = kvm_ioctl(c->fd, KVM_SET_VCPU_EVENTS, &e);
+    return err ? err : kvm_ioctl(c->fd, KVM_SET_MP_STATE, &runnable);
 }
 
 /* Only what differs: KVM writes a line into the host's log for registers it has without effect. */
@@ -342,13 +362,13 @@ int kvm_put_state(struct kvm_cpu *c)
         err = put_msrs(c);
     if (!err)
         err = kvm_put_tsc_offset(c);
+    if (!err)
+        err = put_activity(c);
     /* Last: SET_REGS forgets a pending exception. */
     if (!err)
         err = put_events(c);
-    /* What KVM last said of these is stale. */
-    c->run->if_flag = (s->rflags & RFLAGS_IF) != 0;
-    c->run->ready_for_interrupt_injection =
-        c->run->if_flag && !s->int_shadow && !s->ev_valid && !s->db_pending;
+    /* What KVM last said is stale: it is asked again. */
+    c->run->ready_for_interrupt_injection = 0;
     c->irq_maybe = true;
     return err;
 }
