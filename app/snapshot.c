@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 /* It takes as long as it takes; meanwhile the connection's end tells when the machine has died. */
 #define SAVE_MS (24u * 3600 * 1000)
 #define END_MS 60000
+#define GONE_MS 3000
 
 struct request {
     const char *name, *path;
@@ -47,20 +49,60 @@ static int parse(struct request *r, int argc, char **argv)
     return 0;
 }
 
+/* Whether it is whole: the beginning is what is written last. */
+static bool is_saved_machine(int fd)
+{
+    char magic[SNAPSHOT_MAGIC_SIZE];
+
+    return pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+           !memcmp(magic, SNAPSHOT_MAGIC, sizeof(magic));
+}
+
 /* What is there already and is something else is not to be lost. */
 static int check_old(const char *path)
 {
-    char magic[SNAPSHOT_MAGIC_SIZE];
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    ssize_t n;
+    struct stat st;
+    bool ours;
 
     if (fd < 0)
         return errno == ENOENT ? 0 : failure("%s: %s", path, strerror(errno));
-    n = read(fd, magic, sizeof(magic));
+    ours = !fstat(fd, &st) && S_ISREG(st.st_mode) && (!st.st_size || is_saved_machine(fd));
     close(fd);
-    if (!n || (n == sizeof(magic) && !memcmp(magic, SNAPSHOT_MAGIC, sizeof(magic))))
-        return 0;
-    return failure("%s is there and is no saved machine: it is left alone", path);
+    return ours ? 0 : failure("%s is there and is no saved machine: it is left alone", path);
+}
+
+/* --- a file that is not wanted any more --- */
+
+static char unfinished[PATH_MAX];
+
+/* A machine that was not to end goes on; what it has written is of no use. */
+static void on_signal(int number)
+{
+    unlink(unfinished);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void clean_up_at_signals(const char *tmp)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+    struct sigaction a = {.sa_handler = on_signal}, old;
+
+    snprintf(unfinished, sizeof(unfinished), "%s", tmp);
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        if (!sigaction(numbers[i], NULL, &old) && old.sa_handler == SIG_DFL)
+            sigaction(numbers[i], &a, NULL);
+}
+
+/* After a failure. One that has ended may be in it, and nowhere else. said: it has told that it is.
+ */
+static int throw_away(const struct request *r, int process, int fd, const char *tmp, bool said)
+{
+    if (r->stop && (said || (is_saved_machine(fd) && control_ended(process, GONE_MS))))
+        return failure("'%s' has ended and is saved in %s", r->name, tmp);
+    unlink(tmp);
+    return EXIT_STATUS_FAILURE;
 }
 
 /* The file is whole and on the disk under its name, or it is as it was. */
@@ -90,19 +132,28 @@ static void report(const struct request *r, const json_t *reply)
             r->stop ? " and has ended" : "");
 }
 
+/* What save returns instead of an exit status: a line was printed, and the file has not its name.
+ */
+enum { NOT_SAVED = -1, SAVED_NOT_KEPT = -2 };
+
 static int save(const struct request *r, int process, int fd, const char *tmp)
 {
     char text[120], err[ERR_SIZE];
     json_t *reply;
-    int status;
+    int status = 0;
 
     snprintf(text, sizeof(text), "{\"command\": \"snapshot\", \"stop\": %s, \"compress\": %s}",
              r->stop ? "true" : "false", r->compress ? "true" : "false");
     reply = control_request(r->name, text, fd, SAVE_MS, err, sizeof(err));
-    if (!reply)
-        return failure("%s", err);
-    status = keep(fd, tmp, r->path);
-    if (!status && r->stop && !control_ended(process, END_MS))
+    if (!reply) {
+        failure("%s", err);
+        return NOT_SAVED;
+    }
+    if (keep(fd, tmp, r->path)) {
+        json_decref(reply);
+        return SAVED_NOT_KEPT;
+    }
+    if (r->stop && !control_ended(process, END_MS))
         status =
             failure("'%s' is saved and does not end; trivisor kill %s ends it", r->name, r->name);
     if (!status)
@@ -133,9 +184,12 @@ int cmd_snapshot(int argc, char **argv)
     if (fd < 0) {
         status = failure("%s: %s", tmp, strerror(errno));
     } else {
+        /* Of one that is to end there is no telling by then whether it has. */
+        if (!r.stop)
+            clean_up_at_signals(tmp);
         status = save(&r, process, fd, tmp);
-        if (status)
-            unlink(tmp);
+        if (status < 0)
+            status = throw_away(&r, process, fd, tmp, status == SAVED_NOT_KEPT);
         close(fd);
     }
     close(process);

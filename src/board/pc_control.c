@@ -77,7 +77,7 @@ static int status(void *opaque, const struct control_call *call)
 /* A machine that is ending does nothing any more. */
 static int ending(const struct pc *pc, const struct control_call *call)
 {
-    if (__atomic_load_n(&pc->vm.stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING)
+    if (vm_is_running(&pc->vm))
         return 0;
     snprintf(call->err, call->err_size, "the machine is ending");
     return -ESHUTDOWN;
@@ -158,6 +158,11 @@ static int stats(void *opaque, const struct control_call *call)
     return 0;
 }
 
+static bool wanted(void *opaque)
+{
+    return !control_client_gone(opaque);
+}
+
 /* The guest stands still, and so does this thread, until all is written. */
 static int snapshot(void *opaque, const struct control_call *call)
 {
@@ -166,6 +171,8 @@ static int snapshot(void *opaque, const struct control_call *call)
     struct pc_save_options opt = {
         .stop = json_is_true(json_object_get(call->request, "stop")),
         .compress = json_is_true(json_object_get(call->request, "compress")),
+        .wanted = wanted,
+        .opaque = (void *)(uintptr_t)call,
     };
     int r = ending(pc, call);
 

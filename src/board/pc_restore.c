@@ -12,6 +12,7 @@
 #include "board/saved_priv.h"
 #include "core/cpu_state.h"
 #include "core/state.h"
+#include "dev/chipset/vmgenid.h"
 #include "x86/cpu_features.h"
 
 /* The checksums of so much memory as takes this long are compared before the guest goes on; of the
@@ -198,6 +199,16 @@ int pc_restore_verify(struct pc *pc)
     return host_thread_create(&pc->ends.saved->verifier, "verify", verify, pc);
 }
 
+void pc_restore_verified(struct pc *pc)
+{
+    struct pc_saved *s = pc->ends.saved;
+
+    if (s && s->verifier)
+        host_thread_join(s->verifier);
+    if (s)
+        s->verifier = NULL;
+}
+
 /* --- vCPUs and devices --- */
 
 static int restore_clock(struct pc *pc)
@@ -313,6 +324,7 @@ int pc_restore_state(struct pc *pc)
 void pc_restore_resume(struct pc *pc)
 {
     struct vm *vm = &pc->vm;
+    int r;
 
     if (!pc->ends.saved)
         return;
@@ -320,7 +332,11 @@ void pc_restore_resume(struct pc *pc)
     for (struct device *d = vm->devices; d; d = d->next)
         if (d->ops->loaded)
             d->ops->loaded(d);
+    /* It has a new ID since it was built, and is told now. */
+    r = vmgenid_renew(pc->vmgenid);
     vm_unlock(vm);
+    if (r)
+        vm_stop(vm, VM_CRASH, PC_EXIT_FAILURE, "no random numbers for the machine's generation ID");
     vm_resume(vm);
     log_debug("the machine goes on, %llu us after it began to be built",
               (unsigned long long)(host_monotonic_ns() - pc->started) / 1000);

@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/block/block.h"
 #include "board/pc_priv.h"
+#include "board/saved_priv.h"
 #include "core/cpu_state.h"
 #include "core/state.h"
 #include "snapshot/writer.h"
@@ -210,6 +212,25 @@ static int check(struct save *s)
     return 0;
 }
 
+/* The guest is not ended before its state is on the host's disk and somebody knows of it. */
+static int check_end(struct save *s, int fd, const struct pc_save_options *opt)
+{
+    if (!opt->stop)
+        return 0;
+    if (fsync(fd))
+        return -errno;
+    return !opt->wanted || opt->wanted(opt->opaque)
+               ? 0
+               : refuse(s, -ECANCELED, "who asked for it is gone", NULL);
+}
+
+/* It may have ended before it was paused: what would be saved is a guest that waits for its power
+ * to go. */
+static int check_runs(struct save *s)
+{
+    return vm_is_running(&s->pc->vm) ? 0 : refuse(s, -ESHUTDOWN, "the machine is ending", NULL);
+}
+
 int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_save_result *result,
             char *err, size_t err_size)
 {
@@ -220,14 +241,22 @@ int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_
     if (r)
         return r;
     err[0] = 0;
+    if (pc->ends.saved && snapshot_is_file(pc->ends.saved->file, fd))
+        return refuse(&s, -EBUSY, "the machine runs from that file", NULL);
+    /* Else damage of the one file would be in the other with a good checksum. */
+    pc_restore_verified(pc);
     s.buf = malloc(STATE_MAX);
     r = s.buf ? snapshot_writer_open(&s.w, fd, opt->compress) : -ENOMEM;
     if (r == -EINVAL)
-        snprintf(err, err_size, "what came with the request is no regular file");
+        snprintf(err, err_size, "what came with the request is no regular file open for writing");
     if (!r) {
         vm_pause(&pc->vm);
         drain(&pc->vm);
-        r = save_all(&s);
+        r = check_runs(&s);
+        if (!r)
+            r = save_all(&s);
+        if (!r)
+            r = check_end(&s, fd, opt);
         /* Ended without another step: what is saved stays what was. */
         if (!r && opt->stop)
             vm_stop(&pc->vm, VM_QUIT, 0, "saved");

@@ -19,6 +19,10 @@ struct pc;
 struct pc_save_options {
     bool stop;     /* the machine ends when it is saved */
     bool compress; /* memory */
+    /* With stop, when all is written: false ends the attempt, and the machine goes on. NULL: true.
+     */
+    bool (*wanted)(void *opaque);
+    void *opaque;
 };
 
 struct pc_save_result {
@@ -45,6 +49,8 @@ int pc_restore_memory(struct pc *pc);
 int pc_restore_state(struct pc *pc);
 /* Before the process is confined: starts comparing what was too much for pc_restore_memory. */
 int pc_restore_verify(struct pc *pc);
+/* Waits until that has ended; what it found wrong has stopped the machine. */
+void pc_restore_verified(struct pc *pc);
 /* All threads are there and wait: lets the machine go on. */
 void pc_restore_resume(struct pc *pc);
 void pc_restore_close(struct pc *pc);

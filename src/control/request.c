@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "control/request.h"
 #include "proto/control.h"
@@ -120,16 +121,18 @@ static char *carry_out(const struct control_command *c, void *opaque, struct con
     return text ? text : refuse(id, "the reply is too long", len);
 }
 
-static char *run(const struct control_command *commands, void *opaque, const json_t *request,
-                 json_t *id, const char *name, int fd, size_t *len)
+static char *run(const struct control_command *commands, void *opaque, struct control_call *call,
+                 json_t *id, const char *name, size_t *len)
 {
     char err[ERROR_SIZE];
-    struct control_call call = {.request = request, .fd = fd, .err = err, .err_size = sizeof(err)};
     size_t at;
+
+    call->err = err;
+    call->err_size = sizeof(err);
 
     for (const struct control_command *c = commands; c->name; c++)
         if (!strcmp(c->name, name))
-            return carry_out(c, opaque, &call, id, len);
+            return carry_out(c, opaque, call, id, len);
     at = (size_t)snprintf(err, sizeof(err), "there is no such command; there are");
     for (const struct control_command *c = commands; c->name && at < sizeof(err); c++)
         at += (size_t)snprintf(err + at, sizeof(err) - at, "%s %s", c == commands ? "" : ",",
@@ -137,18 +140,26 @@ static char *run(const struct control_command *commands, void *opaque, const jso
     return refuse(id, err, len);
 }
 
+/* To send nothing fails just when nothing could be sent any more (Linux, unix_stream_sendmsg). */
+bool control_client_gone(const struct control_call *call)
+{
+    return call->client >= 0 && send(call->client, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+           errno == EPIPE;
+}
+
 char *control_answer(const struct control_command *commands, void *opaque, const char *line,
-                     size_t n, int fd, size_t *len)
+                     size_t n, int fd, int client, size_t *len)
 {
     json_error_t error;
     json_t *request = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error), *id;
+    struct control_call call = {.request = request, .fd = fd, .client = client};
     const char *name, *wrong;
     char *text;
 
     if (!request)
         return control_refusal("this is not JSON", len);
     wrong = check(request, &id, &name);
-    text = wrong ? refuse(id, wrong, len) : run(commands, opaque, request, id, name, fd, len);
+    text = wrong ? refuse(id, wrong, len) : run(commands, opaque, &call, id, name, len);
     json_decref(request);
     return text;
 }

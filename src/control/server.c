@@ -130,7 +130,7 @@ static bool answer(struct client *c)
     c->out_pos = 0;
     if (end) {
         n = (size_t)(end - c->in);
-        c->out = control_answer(s->commands, s->opaque, c->in, n, c->passed, &c->out_len);
+        c->out = control_answer(s->commands, s->opaque, c->in, n, c->passed, c->fd, &c->out_len);
         close_passed(c);
         c->in_len -= n + 1;
         memmove(c->in, end + 1, c->in_len);

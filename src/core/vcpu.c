@@ -133,11 +133,6 @@ static void run_once(struct vcpu *v)
     }
 }
 
-static bool vm_runs(struct vm *vm)
-{
-    return __atomic_load_n(&vm->stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING;
-}
-
 static bool must_park(struct vcpu *v)
 {
     return __atomic_load_n(&v->vm->pauses, __ATOMIC_SEQ_CST) ||
@@ -161,9 +156,9 @@ static void park(struct vcpu *v)
         if (!must_park(v))
             return;
         set_parked(v);
-        while (must_park(v) && vm_runs(v->vm))
+        while (must_park(v) && vm_is_running(v->vm))
             host_event_wait(&v->wake, UINT64_MAX);
-        if (!vm_runs(v->vm))
+        if (!vm_is_running(v->vm))
             return;
     }
 }
@@ -182,7 +177,7 @@ void vcpu_thread(void *opaque)
         return;
     }
     v->wait_sipi = s.activity == X86_WAIT_SIPI && !v->vm->engine->apic;
-    while (vm_runs(v->vm)) {
+    while (vm_is_running(v->vm)) {
         u32 ev;
 
         if (must_park(v)) {

@@ -166,6 +166,12 @@ void vm_destroy(struct vm *vm); /* devices, vCPUs, engine */
 /* Asks the VM to stop; any thread. text may be NULL. The first call wins. */
 void vm_stop(struct vm *vm, enum vm_stop_reason why, int exit_code, const char *text);
 
+/* Nobody has asked it to stop. */
+static inline bool vm_is_running(const struct vm *vm)
+{
+    return __atomic_load_n(&vm->stop_reason, __ATOMIC_ACQUIRE) == VM_RUNNING;
+}
+
 /*
  * Pausing: every vCPU's thread is out of its engine and out of devices and stays so, the clock and
  * with it the timers stand still, and so do the guests' TSCs. Calls nest; vm_run may begin paused.

@@ -15,6 +15,9 @@ void snapshot_close(struct snapshot *s); /* NULL: nothing */
 
 u64 snapshot_ram_size(const struct snapshot *s);
 
+/* Whether fd is of the same file, under whatever name. */
+bool snapshot_is_file(const struct snapshot *s, int fd);
+
 /* The bytes of a section, in *in. false: there is none. They belong to s. */
 bool snapshot_section(const struct snapshot *s, const char *name, u32 instance, struct stream *in);
 

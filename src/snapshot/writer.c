@@ -2,6 +2,7 @@
 #include "snapshot/writer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -82,11 +83,14 @@ int snapshot_writer_open(struct snapshot_writer **out, int fd, bool compress)
 {
     struct snapshot_writer *w;
     struct stat st;
+    int flags;
 
     /* Not glibc's fstat, which a confined process may not call (newfstatat). */
     if (syscall(SYS_fstat, fd, &st))
         return -errno;
-    if (!S_ISREG(st.st_mode))
+    flags = fcntl(fd, F_GETFL);
+    /* With O_APPEND everything would go to the end, wherever it is to go (pwrite(2), "BUGS"). */
+    if (!S_ISREG(st.st_mode) || flags < 0 || (flags & O_ACCMODE) == O_RDONLY || (flags & O_APPEND))
         return -EINVAL;
     if (ftruncate(fd, 0))
         return -errno;

@@ -8,7 +8,8 @@
 struct snapshot_writer;
 
 /* To fd, a regular file open for writing, whose contents are lost; it stays the caller's. compress:
- * with zstd. 0 with *w, or -errno: -EINVAL is a file of another kind. */
+ * with zstd. 0 with *w, or -errno: -EINVAL is a file of another kind, or one that is not open for
+ * that (O_APPEND). */
 int snapshot_writer_open(struct snapshot_writer **w, int fd, bool compress);
 
 /* A section. name: up to SNAPSHOT_NAME_MAX characters; the pair of name and instance is given once.

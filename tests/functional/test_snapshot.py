@@ -111,12 +111,12 @@ def machine(program, kernel, carry_image, tmp_path):
     """machine(*args) runs carry on /dev/vda, or on nothing without disk=."""
     machines = []
 
-    def make(*args, cpus=1, disk=None, memory='256M', name='box', seconds=3600, append=''):
+    def make(*args, cpus=1, disk=None, memory='256M', name='box', seconds=3600, append='', then=''):
         m = Machine(program, tmp_path, name)
         machines.append(m)
         what = f'carry {"/dev/vda" if disk else "-"} {seconds}'
         return m.run('-k', kernel, '-i', carry_image, '-m', memory, '-c', str(cpus),
-                     '-a', f'console=ttyS0 quiet panic=-1 {append} run="{what}; poweroff"',
+                     '-a', f'console=ttyS0 quiet panic=-1 {append} run="{what}; {then} poweroff"',
                      *(['-d', str(disk)] if disk else []), *args)
 
     yield make
@@ -310,5 +310,90 @@ def test_requests_without_a_file(machine, runtime_dir):
             for _ in range(5):
                 assert b'"ok":true' in ask(b'{"command":"status"}', [null.fileno()] * 7)
             assert len(os.listdir(f'/proc/{m.process.pid}/fd')) == before
+    m.go_on()
+    m.check()
+
+
+def test_the_guest_is_told_that_it_is_another_one(machine, tmp_path):
+    m = machine(seconds=2, then='cat /sys/firmware/acpi/interrupts/gpe05;')
+    m.wait('carry 2\r?\n')
+    assert m.save(tmp_path / 'box.vm', '--stop').returncode == 0
+    m.restore(tmp_path / 'box.vm').wait(r'\s1\s+EN\s+enabled')
+    assert m.process.wait(30) == 0
+    m.check()
+
+
+class Asked:
+    """trivisor snapshot, whose machine does nothing yet."""
+
+    def __init__(self, m, path, *args):
+        self.m, self.path = m, path
+        m.process.send_signal(signal.SIGSTOP)
+        self.client = subprocess.Popen([m.program, 'snapshot', m.name, str(path), *args], stdin=subprocess.DEVNULL,
+                                       stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 20
+        while not self.unfinished():
+            assert time.monotonic() < end and self.client.poll() is None
+            time.sleep(0.01)
+
+    def unfinished(self):
+        return [f for f in os.listdir(self.path.parent) if f.startswith(self.path.name + '.')]
+
+    def go_on(self):
+        self.m.process.send_signal(signal.SIGCONT)
+
+    def end(self):
+        err = self.client.communicate(timeout=60)[1]
+        return self.client.returncode, err
+
+
+@pytest.mark.parametrize('args', [[], ['--stop']])
+def test_a_client_that_is_interrupted(machine, tmp_path, args):
+    """The machine goes on: nobody would know of what it was saved to."""
+    m = machine()
+    m.wait('carry 1\r?\n')
+    asked = Asked(m, tmp_path / 'box.vm', *args)
+    asked.client.send_signal(signal.SIGINT)
+    assert asked.end()[0] == -signal.SIGINT
+    asked.go_on()
+    m.go_on()
+    assert not (tmp_path / 'box.vm').exists()
+    assert args or not asked.unfinished()
+    m.check()
+
+
+def test_a_name_that_cannot_be_given(machine, tmp_path):
+    """The only copy of a machine that has ended is not thrown away."""
+    m = machine()
+    m.wait('carry 1\r?\n')
+    asked = Asked(m, tmp_path / 'box.vm', '--stop')
+    (tmp_path / 'box.vm').mkdir()
+    asked.go_on()
+    code, err = asked.end()
+    [name] = asked.unfinished()
+    assert code == 125 and re.search(rf"'box' has ended and is saved in .*{re.escape(name)}\n$", err), err
+    assert m.process.wait(20) == 0
+    m.end_life()
+    m.restore(tmp_path / name).go_on()
+    m.check()
+
+
+def test_files_that_cannot_be_written_to(machine, tmp_path, runtime_dir):
+    m = machine()
+    m.wait('carry 1\r?\n')
+    path = tmp_path / 'box.vm'
+    assert m.save(path, '--stop').returncode == 0
+    m.restore(path).go_on(1)
+
+    def refusal(mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s, open(path, mode) as f:
+            s.connect(str(runtime_dir / 'box.control'))
+            socket.send_fds(s, [b'{"command":"snapshot","stop":true}\n'], [f.fileno()])
+            return s.makefile('rb').readline()
+
+    assert b'runs from that file' in refusal('r+b')
+    path = tmp_path / 'other.vm'
+    assert b'open for writing' in refusal('ab')
+    assert b'open for writing' in refusal('rb')
     m.go_on()
     m.check()

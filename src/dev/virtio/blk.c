@@ -455,13 +455,14 @@ static void drain(struct device *dev)
     host_bh_schedule(&b->resume);
 }
 
-/* Event loop: it goes on, so what was to be done is. */
+/* Event loop: it goes on, so what was to be done is. A machine that was ended by being saved does
+ * nothing any more that whoever goes on from the copy would do again. */
 static void resume(void *opaque)
 {
     struct blk *b = opaque;
 
     vm_lock(b->virtio.vm);
-    b->held = false;
+    b->held = !vm_is_running(b->virtio.vm);
     vm_unlock(b->virtio.vm);
     host_workers_kick(b->workers);
 }

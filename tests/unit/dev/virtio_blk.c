@@ -162,6 +162,22 @@ static void blk__the_saved_machine_goes_on(void **state)
     }
 }
 
+/* The disk stays as whoever goes on from the copy takes it to be. */
+static void blk__a_machine_that_was_saved_and_ends_writes_no_more(void **state)
+{
+    u64 w;
+
+    (void)state;
+    start(0, F_FLUSH);
+    w = add(0, OUT, 1, 7);
+    vd_kick(&d, 0);
+    state_save(b->m);
+    vm_stop(&b->m->vm, VM_QUIT, 0, "saved");
+    fake_settle();
+    assert_int_equal(status(w), 0xff);
+    vd_board_free(b);
+}
+
 static struct device *device(void)
 {
     for (struct device *dev = b->m->vm.devices; dev; dev = dev->next)
@@ -270,6 +286,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blk__goes_on_in_another_machine),
         cmocka_unit_test(blk__the_saved_machine_goes_on),
+        cmocka_unit_test(blk__a_machine_that_was_saved_and_ends_writes_no_more),
         cmocka_unit_test(blk__drain_waits_for_what_was_taken),
         cmocka_unit_test(blk__write_back_is_kept),
         cmocka_unit_test(blk__another_disk_is_refused),
