@@ -66,6 +66,7 @@ static const struct sandbox_rule kvm_rules[] = {
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_DEBUGREGS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_DEBUGREGS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_XSAVE)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_XSAVE2)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_XSAVE)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_GET_XCRS)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: state", SANDBOX_INT(1, KVM_SET_XCRS)),

@@ -134,6 +134,15 @@ struct engine_ops {
     /* Guest memory [a, a+len) was written from outside a vCPU (DMA, loader): drop derived state. VM
      * lock held. */
     void (*memory_written)(struct vm *vm, gpa_t a, u64 len);
+    /*
+     * Which pages of RAM were written, by vCPUs or as memory_written told. dirty_log begins or ends
+     * keeping it, before the process is confined or while it is not: none is dirty then.
+     * dirty_collect sets *bitmap, a bit a page of the slot in whole u64s, to those written since
+     * the last call. VM lock held; what is written meanwhile is in this answer or the next one.
+     * NULL: the engine keeps no such log.
+     */
+    int (*dirty_log)(struct vm *vm, bool on);
+    int (*dirty_collect)(struct vm *vm, unsigned slot, u64 *bitmap);
     /* The points at which run gives ENGINE_EXIT_DEBUG from now on; *p is copied. The guest can see
      * none of it: its memory and debug registers stay its own. No vCPU is in run. NULL: this engine
      * cannot be debugged (vcpu->debug is not looked at either). */

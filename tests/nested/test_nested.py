@@ -56,6 +56,7 @@ def steps():
     s['disk'] = ('dd if=/dev/zero of=/tmp/disk bs=64k count=64 2>/dev/null; '
                  f"a=quiet r='{DISK}' o='-i /bin/virtio.img -d /tmp/disk'; {LINUX}; "
                  'dd if=/tmp/disk bs=64k count=32 2>/dev/null | sha256sum', 120)
+    s['dirty'] = ('ld-linux-x86-64.so.2 --library-path /bin /bin/dirty', 30)
     s['pause'] = (PAUSE, 120)
     return s
 
@@ -85,6 +86,7 @@ def image(tmp, kernel):
     add += [f'{os.path.realpath(lib)}:/bin/{os.path.basename(lib)}' for lib in libraries(program)]
     add += [os.path.join(BUILD, 'guests', f'guest-{g}') for g in sorted({'cpuid'} | {g for g, _ in GUESTS})]
     add += [os.path.join(BUILD, 'tools', f) for f in ('initramfs.img', 'virtio.img')]
+    add.append(os.path.join(BUILD, 'tests', 'nested', 'dirty'))
     out = str(tmp / 'outer.img')
     argv = [os.path.join(ROOT, 'tools', 'mkinitramfs.py'), '-o', out, '--init', os.path.join(BUILD, 'tools', 'init'),
             '--modules', 'kvm_amd']
@@ -179,3 +181,9 @@ def test_a_pause_stops_the_timers_of_both_cpus(results):
     assert len(counts) == 2 and counts[0] == counts[1], out
     assert re.search(r'^tick 6$', out, re.M), out
     assert not re.search(r'\bBUG\b|WARNING:|\bOops\b|lockup|Call Trace|stall', out), out
+
+
+def test_the_log_of_dirty_pages(results):
+    status, out = of(results, 'dirty')
+    assert status == 0, out
+    assert out == 'begin:\nguest: 5 9\nagain:\nboth: 5 9 20 21\n', out

@@ -121,6 +121,7 @@ static int kvm_engine_restrict(struct x86_cpu_model *model)
 
 static void free_machine(struct kvm_machine *m)
 {
+    kvm_dirty_free(m);
     if (m->fd >= 0)
         close(m->fd);
     free(m);
@@ -146,6 +147,9 @@ static int set_up(struct kvm_machine *m, int sys)
     if (size < (int)sizeof(struct kvm_run))
         return size < 0 ? size : -EINVAL;
     m->run_size = (u64)size;
+    /* Of this VM's: states the process has no permission for (arch_prctl(2)) do not count. */
+    size = kvm_ioctl_int(m->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+    m->xsave_size = size > X86_XSAVE_SIZE ? (u32)size : X86_XSAVE_SIZE;
     err = kvm_restrict_model(&m->vm->cpu_model, sys);
     if (!err)
         err = kvm_ioctl(m->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
@@ -198,20 +202,26 @@ static void kvm_vm_destroy(struct vm *vm)
     vm->engine_vm = NULL;
 }
 
+int kvm_put_slot(struct kvm_machine *m, unsigned slot, u32 flags)
+{
+    const struct mem_slot *s = &m->vm->mem.slot[slot];
+    struct kvm_userspace_memory_region r = {
+        .slot = slot,
+        .flags = (s->readonly ? KVM_MEM_READONLY : 0) | flags,
+        .guest_phys_addr = s->gpa,
+        .memory_size = s->size,
+        .userspace_addr = (u64)(uintptr_t)s->host,
+    };
+
+    return kvm_ioctl(m->fd, KVM_SET_USER_MEMORY_REGION, &r);
+}
+
 static int kvm_memory_changed(struct vm *vm)
 {
     struct kvm_machine *m = vm->engine_vm;
 
     for (; m->nslots < vm->mem.n; m->nslots++) {
-        const struct mem_slot *s = &vm->mem.slot[m->nslots];
-        struct kvm_userspace_memory_region r = {
-            .slot = m->nslots,
-            .flags = s->readonly ? KVM_MEM_READONLY : 0,
-            .guest_phys_addr = s->gpa,
-            .memory_size = s->size,
-            .userspace_addr = (u64)(uintptr_t)s->host,
-        };
-        int err = kvm_ioctl(m->fd, KVM_SET_USER_MEMORY_REGION, &r);
+        int err = kvm_put_slot(m, m->nslots, 0);
 
         if (err)
             return err;
@@ -226,6 +236,7 @@ static void kvm_vcpu_destroy(struct vcpu *v)
     if (!c)
         return;
     kvm_interp_destroy(c);
+    free(c->xsave);
     if (c->run)
         munmap(c->run, c->m->run_size);
     if (c->fd >= 0)
@@ -251,6 +262,11 @@ static int open_vcpu(struct kvm_cpu *c)
     if (run == MAP_FAILED)
         return -errno;
     c->run = run;
+    if (c->m->xsave_size > X86_XSAVE_SIZE) {
+        c->xsave = calloc(1, c->m->xsave_size);
+        if (!c->xsave)
+            return -ENOMEM;
+    }
     err = kvm_set_cpuid(c);
     /* No hypercall but those CPUID names: none. */
     if (!err)
@@ -321,9 +337,7 @@ static int kvm_set_state(struct vcpu *v, const struct x86_vcpu_state *s)
 /* Nothing is derived from guest memory but what the CPU keeps coherent itself. */
 static void kvm_memory_written(struct vm *vm, gpa_t a, u64 len)
 {
-    (void)vm;
-    (void)a;
-    (void)len;
+    kvm_dirty_mark(vm->engine_vm, a.v, len);
 }
 
 static void kvm_add_tsc_offset(struct vcpu *v, u64 delta)
@@ -367,6 +381,8 @@ const struct engine_ops kvm_engine_ops = {
     .get_state = kvm_get_state,
     .set_state = kvm_set_state,
     .memory_written = kvm_memory_written,
+    .dirty_log = kvm_dirty_log,
+    .dirty_collect = kvm_dirty_collect,
     .add_tsc_offset = kvm_add_tsc_offset,
     .apic = &kvm_apic_ops,
     .stats = kvm_stats,

@@ -42,6 +42,8 @@ static int op_translate(void *opaque, u64 gva, unsigned len, unsigned access,
     }
     slot = guest_mem_slot(&c->m->vm->mem, gpa(w.gpa));
     ref->gpa = w.gpa;
+    if ((access & 3) == X86_ACC_WRITE)
+        kvm_dirty_mark(c->m, w.gpa, len);
     ref->host = slot && !slot->readonly ? guest_mem_ptr(&c->m->vm->mem, gpa(w.gpa), len) : NULL;
     return 0;
 }

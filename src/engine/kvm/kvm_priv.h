@@ -38,13 +38,15 @@ _Static_assert(offsetof(struct kvm_msr_values, entry) == offsetof(struct kvm_msr
 struct kvm_machine {
     struct vm *vm;
     int fd;
-    u64 run_size; /* of the area shared with KVM, a vCPU */
+    u64 run_size;   /* of the area shared with KVM, a vCPU */
+    u32 xsave_size; /* of an XSAVE image as KVM moves it, at least X86_XSAVE_SIZE */
     u32 hw_msr[KVM_HW_MSRS_MAX];
     unsigned nhw_msrs; /* MSRs that get_state and set_state move, of those KVM has here */
     unsigned nslots;
     struct {
         u32 addr, data; /* what the I/O APIC's pin sends and wants the EOI of; data 0: nothing */
     } pin[ENGINE_PINS_MAX];
+    u64 *dirty[MEM_SLOTS_MAX]; /* atomic: pages this process wrote; NULL: not logged */
     struct kvm_cpu *cpu[VM_VCPUS_MAX];
     unsigned ncpus;
 };
@@ -56,6 +58,7 @@ struct kvm_cpu {
     struct kvm_machine *m;
     int fd;
     struct kvm_run *run;
+    u8 *xsave;   /* with xsave_size > X86_XSAVE_SIZE: an image of that size */
     int thread;  /* 0: run was not called yet */
     u32 running; /* atomic: a kick must interrupt the thread */
     /* KVM has to finish the instruction of the last exit before its state may be looked at or an
@@ -101,6 +104,16 @@ int kvm_put_tsc_offset(struct kvm_cpu *c);
 /* The next thing the vCPU does is to take interrupt `vector` of the 8259, halted or not. It can:
  * kvm_run says so (ready_for_interrupt_injection). */
 int kvm_put_extint(struct kvm_cpu *c, u8 vector);
+
+/* --- dirty.c: engine.h, dirty_log and dirty_collect --- */
+
+int kvm_dirty_log(struct vm *vm, bool on);
+int kvm_dirty_collect(struct vm *vm, unsigned slot, u64 *bitmap);
+/* This process wrote to [a, a+len). Any thread. */
+void kvm_dirty_mark(struct kvm_machine *m, u64 a, u64 len);
+void kvm_dirty_free(struct kvm_machine *m);
+/* engine.c: tells KVM of a slot, with further flags. */
+int kvm_put_slot(struct kvm_machine *m, unsigned slot, u32 flags);
 
 /* --- apic.c --- */
 

@@ -187,6 +187,20 @@ static int fetch_msrs(struct kvm_cpu *c)
     return err;
 }
 
+/* The CPU model has no component that begins beyond X86_XSAVE_SIZE (tile data): what is there is in
+ * its initial state and need not be kept. */
+static int fetch_xsave(struct kvm_cpu *c)
+{
+    int err;
+
+    if (!c->xsave)
+        return kvm_ioctl(c->fd, KVM_GET_XSAVE, c->s.xsave);
+    err = kvm_ioctl(c->fd, KVM_GET_XSAVE2, c->xsave);
+    if (!err)
+        memcpy(c->s.xsave, c->xsave, sizeof(c->s.xsave));
+    return err;
+}
+
 int kvm_fetch_state(struct kvm_cpu *c)
 {
     struct x86_vcpu_state *s = &c->s;
@@ -215,7 +229,7 @@ int kvm_fetch_state(struct kvm_cpu *c)
         memcpy(s->dr, dr.db, sizeof(s->dr));
         s->dr6 = dr.dr6;
         s->dr7 = dr.dr7;
-        err = kvm_ioctl(c->fd, KVM_GET_XSAVE, s->xsave);
+        err = fetch_xsave(c);
     }
     if (!err && c->m->vm->cpu_model.xcr0_valid) {
         err = kvm_ioctl(c->fd, KVM_GET_XCRS, &x);
@@ -339,6 +353,15 @@ static int put_msrs(struct kvm_cpu *c)
     return r == (int)n ? 0 : r < 0 ? r : -EINVAL;
 }
 
+/* KVM reads as much as KVM_CAP_XSAVE2 says. */
+static int put_xsave(struct kvm_cpu *c)
+{
+    if (!c->xsave)
+        return kvm_ioctl(c->fd, KVM_SET_XSAVE, c->s.xsave);
+    memcpy(c->xsave, c->s.xsave, sizeof(c->s.xsave));
+    return kvm_ioctl(c->fd, KVM_SET_XSAVE, c->xsave);
+}
+
 int kvm_put_state(struct kvm_cpu *c)
 {
     struct x86_vcpu_state *s = &c->s;
@@ -355,7 +378,7 @@ int kvm_put_state(struct kvm_cpu *c)
     if (!err && c->m->vm->cpu_model.xcr0_valid)
         err = kvm_ioctl(c->fd, KVM_SET_XCRS, &x);
     if (!err)
-        err = kvm_ioctl(c->fd, KVM_SET_XSAVE, s->xsave);
+        err = put_xsave(c);
     if (!err)
         err = kvm_ioctl(c->fd, KVM_SET_DEBUGREGS, &dr);
     if (!err)
