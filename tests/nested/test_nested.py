@@ -14,7 +14,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, 'build')
-BOOT_LIMIT = 420  # for all steps
+BOOT_LIMIT = 500  # for all steps
 GUESTS = [('stub', 1), ('stub', 2), ('strings', 1), ('blocks', 1), ('timer', 1), ('ipi', 1), ('ipi', 2),
           ('poweroff', 1)]
 # What KVM's local APIC does otherwise than the SDM has it: it records no illegal vectors, and takes any value for
