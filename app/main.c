@@ -63,9 +63,13 @@ static const struct command {
      "Options are those of run. What the machine consists of is as it was saved, what is behind\n"
      "its devices may be given anew (--disk, --net, --publish, --serial, --virtio-console, "
      "--port,\n"
-     "--vsock, --cloud-init: all of a kind, if one), and --engine may be another: the guest goes "
-     "on\n"
-     "under it, if it gives what the guest's CPU had (--cpu common when it was started)."},
+     "--share, --vsock, --cloud-init: all of a kind, if one), and --engine may be another: the\n"
+     "guest goes on under it, if it gives what the guest's CPU had (--cpu common when it was\n"
+     "started).\n\n"
+     "Files of this host that FILE's options would have written, made, shared or shown to the\n"
+     "guest are not taken from it, for it may be somebody else's: they are listed, and to be "
+     "given\n"
+     "again. Disks, networks and published ports are taken, and said."},
     {"completion", cmd_completion, " bash|zsh|fish", "print a completion script for a shell",
      "Prints a script that completes commands, options, their values, files and the names of\n"
      "running machines. For the present shell:\n\n"

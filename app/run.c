@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "board/pc.h"
 #include "board/saved.h"
 #include "commands.h"
@@ -23,6 +24,7 @@ struct run {
     char name[RUNDIR_NAME_MAX + 1];
     struct pc *pc;
     int signals;
+    char taken[512]; /* what a saved machine's options name of this host */
 };
 
 /* Event loop: one of the signals that end a machine in good order. */
@@ -112,6 +114,8 @@ static int run_machine(void *opaque, int terminal_fd)
     r->ends.saved = NULL;
     if (!r->pc)
         return failure("%s", err);
+    if (r->taken[0])
+        log_info("as it was saved: %s", r->taken);
     status = r->cfg.check ? 0 : pc_run(r->pc);
     pc_destroy(r->pc);
     host_loop_del_fd(r->signals);
@@ -188,7 +192,8 @@ int cmd_restore(int argc, char **argv)
     if (!r.ends.saved)
         return failure("%s", err);
     saved = pc_saved_options(r.ends.saved, &n);
-    if (config_restore(&r.cfg, saved, n, argc - 1, argv + 1, err, sizeof(err))) {
+    if (config_restore(&r.cfg, saved, n, argc - 1, argv + 1, r.taken, sizeof(r.taken), err,
+                       sizeof(err))) {
         pc_saved_close(r.ends.saved);
         return failure("%s", err);
     }

@@ -20,6 +20,9 @@
 #define VERIFY_FIRST_NS 20000000u
 #define VERIFY_STEP_NS 10000000u
 
+/* Of options: more than there are, each as often as it can be given. */
+#define LINES_MAX 4096
+
 static int fail(struct pc *pc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static int fail(struct pc *pc, const char *fmt, ...)
@@ -65,7 +68,8 @@ static bool read_options(struct pc_saved *s)
     if (!snapshot_section(s->file, SAVE_OPTIONS, 0, &in) || stream_get_u16(&in) != SAVE_VERSION)
         return false;
     while (in.pos < in.cap) {
-        struct config_line *grown = realloc(s->line, (s->nlines + 1) * sizeof(*grown));
+        struct config_line *grown =
+            s->nlines == LINES_MAX ? NULL : realloc(s->line, (s->nlines + 1) * sizeof(*grown));
 
         if (!grown)
             return false;
@@ -257,6 +261,11 @@ static int check_disks(struct pc *pc)
                         (unsigned long long)b->size, (unsigned long long)size);
         if (pc->cfg->disk_anew)
             continue;
+        if (!b->ops->stamp(b, &now) && now.device)
+            return fail(pc,
+                        "disk %s is a block device, which is not taken from the file: give it with "
+                        "--disk",
+                        pc->cfg->disk.item[i]);
         if (b->ops->stamp(b, &now) || now.size != file || now.changed_ns != ns)
             return fail(pc,
                         "disk %s was written to after the machine was saved; given with --disk it "
@@ -308,6 +317,19 @@ static int load_vcpus(struct pc *pc)
     return 0;
 }
 
+/* A device less, and those behind it are in slots where the guest does not look for them. */
+static int check_all_used(struct pc *pc)
+{
+    u32 instance;
+    const char *name = snapshot_unused(pc->ends.saved->file, &instance);
+
+    return name ? fail(pc,
+                       "the saved machine had a device that this one has not: %s %u; of what is "
+                       "given again there must be as many as there were",
+                       name, instance)
+                : 0;
+}
+
 int pc_restore_state(struct pc *pc)
 {
     int r = check_disks(pc);
@@ -318,7 +340,9 @@ int pc_restore_state(struct pc *pc)
     r = restore_clock(pc);
     if (!r)
         r = load_devices(pc);
-    return r ? r : load_vcpus(pc);
+    if (!r)
+        r = load_vcpus(pc);
+    return r ? r : check_all_used(pc);
 }
 
 void pc_restore_resume(struct pc *pc)

@@ -65,8 +65,9 @@ struct config {
 enum option_saved {
     OPTION_EACH_RUN, /* nothing: the process that runs the machine is told each time */
     OPTION_MACHINE,  /* it is what the machine is: saved, and not to be given when it is restored */
-    OPTION_BEHIND,   /* what is behind a device: saved, and may be given anew */
-    OPTION_START,    /* how the guest started: nothing, and not to be given any more */
+    /* What is behind a device: saved, and may be given anew; must be, if it is of_host. */
+    OPTION_BEHIND,
+    OPTION_START, /* how the guest started: nothing, and not to be given any more */
 };
 
 enum option_type {
@@ -92,6 +93,10 @@ struct option_row {
      * it. */
     const char *(*check)(const char *value);
     enum option_saved saved;
+    /* Whether a value names what is written, made or shown to the guest of this host's files: a
+     * saved machine may be somebody else's, and does not get such a thing by having it in its
+     * options. NULL: none does. */
+    bool (*of_host)(const char *value);
     const char *help; /* one paragraph */
 };
 
@@ -118,11 +123,12 @@ struct config_line {
 
 /*
  * Fills *c for a machine that is restored: the n saved lines (which may be anything), what
- * argv[0..argc) gives anew or for this run alone, the environment likewise. 0, or -EINVAL with one
- * line in err.
+ * argv[0..argc) gives anew or for this run alone, the environment likewise. In taken, for people:
+ * what the saved lines name of this host, disks and networks, with commas between them; cut if it
+ * is too long. 0, or -EINVAL with one line in err.
  */
 int config_restore(struct config *c, const struct config_line *saved, size_t n, int argc,
-                   char **argv, char *err, size_t err_size);
+                   char **argv, char *taken, size_t taken_size, char *err, size_t err_size);
 
 /* Reads a memory size such as 512, 512M or 2G. 0, -EINVAL (no number, unknown suffix) or -ERANGE
  * (does not fit 64 bits). */

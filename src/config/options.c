@@ -35,6 +35,32 @@ static const char *check_serial(const char *v)
     return "it is stdio, null, pty, file:PATH, log:PATH or unix:PATH";
 }
 
+static bool file_of_host(const char *where)
+{
+    return strcmp(where, "stdio") != 0 && strcmp(where, "null") != 0 && strcmp(where, "pty") != 0;
+}
+
+static bool port_of_host(const char *v)
+{
+    const char *where = strchr(v, '=');
+
+    return !where || file_of_host(where + 1);
+}
+
+static bool any_of_host(const char *v)
+{
+    (void)v;
+    return true;
+}
+
+/* A host name alone is no file. */
+static bool seed_of_host(const char *v)
+{
+    static const char hostname[] = "hostname=";
+
+    return strncmp(v, hostname, sizeof(hostname) - 1) != 0 || strchr(v, ',');
+}
+
 /* A name is part of file names and of lines people read. */
 static const char *check_name(const char *v)
 {
@@ -227,6 +253,7 @@ const struct option_row config_options[] = {
      .value = "stdio",
      .check = check_serial,
      .saved = OPTION_BEHIND,
+     .of_host = file_of_host,
      .help =
          "What the first serial port (COM1) is connected to: stdio; null; pty (a pseudo-terminal, "
          "its path is printed); unix:PATH (a socket that listens there, for one at a time); "
@@ -258,6 +285,7 @@ const struct option_row config_options[] = {
      .field = FIELD(cloud_init),
      .arg = "KEY=VALUE,...",
      .saved = OPTION_BEHIND,
+     .of_host = seed_of_host,
      .help = "Give the guest a read-only disk, behind all others, that tells cloud-init what to do "
              "(its NoCloud source, label cidata). Keys: user-data=FILE, meta-data=FILE, "
              "network-config=FILE; without meta-data, hostname=NAME and ssh-key=FILE (a public "
@@ -276,7 +304,8 @@ const struct option_row config_options[] = {
      .field = FIELD(share),
      .arg = "HOST:GUEST[:ro]",
      .check = check_share,
-     .saved = OPTION_MACHINE,
+     .saved = OPTION_BEHIND,
+     .of_host = any_of_host,
      .help = "Share the directory HOST with the guest; may be repeated. GUEST, up to 36 bytes, is "
              "the guest's name for it: mount -t virtiofs GUEST DIR. A path such as /mnt/src is a "
              "good one, to be mounted there. ro: the guest cannot change anything in it. Files "
@@ -326,6 +355,7 @@ const struct option_row config_options[] = {
      .arg = "PATH[,cid=N]",
      .check = check_not_empty,
      .saved = OPTION_BEHIND,
+     .of_host = any_of_host,
      .help = "Stream sockets (AF_VSOCK) between programs in the guest and on the host, with Unix "
              "sockets on the host's side, as Firecracker has them. A program on the host connects "
              "to PATH, sends CONNECT PORT and a new line, reads a line OK N, and is connected "
@@ -348,6 +378,7 @@ const struct option_row config_options[] = {
      .arg = "WHERE",
      .check = check_serial,
      .saved = OPTION_BEHIND,
+     .of_host = file_of_host,
      .help = "A virtio console, console=hvc0 to a Linux kernel, which unlike a serial port "
              "knows the terminal's size. What it is connected to is named as for --serial; for "
              "stdio, give the serial port another place (--serial null)."},
@@ -357,6 +388,7 @@ const struct option_row config_options[] = {
      .arg = "NAME=WHERE",
      .check = check_port,
      .saved = OPTION_BEHIND,
+     .of_host = port_of_host,
      .help =
          "A channel between a program in the guest, which opens /dev/virtio-ports/NAME, and one "
          "on the host. WHERE is unix:PATH (a socket that listens there, for one at a time), "

@@ -87,14 +87,78 @@ static int refuse(struct parser *p)
     return 0;
 }
 
-int config_restore(struct config *c, const struct config_line *saved, size_t n, int argc,
-                   char **argv, char *err, size_t err_size)
+/* --- what a file says, which is anybody's --- */
+
+/* Also of a terminal: it is shown to people. C0 and C1 controls, as bytes and as UTF-8. */
+static bool is_text(const char *s)
 {
+    for (; *s; s++) {
+        u8 c = (u8)s[0], next = (u8)s[1];
+
+        if (c < ' ' || c == 0x7f || (c == 0xc2 && next >= 0x80 && next < 0xa0))
+            return false;
+    }
+    return true;
+}
+
+/* What a shell takes as it is: somebody may paste it there. */
+static bool is_word(const char *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_./:,=@%+-";
+
+    return !s[strspn(s, plain)];
+}
+
+/* Text that grows up to size; what is too much is cut. */
+struct list {
+    char *text;
+    size_t size, len;
+};
+
+static void add(struct list *l, const char *between, const char *dashes, const char *name,
+                const char *value)
+{
+    if (l->len < l->size)
+        l->len += (size_t)snprintf(l->text + l->len, l->size - l->len, "%s%s%s %s",
+                                   l->len ? between : "", dashes, name, value);
+}
+
+/* One saved line. *refused: options that are to be given again. */
+static int take_line(struct parser *p, const struct config_line *line, const bool *given,
+                     struct list *taken, struct list *refused)
+{
+    const struct option_row *o = parser_find(line->name, strlen(line->name));
+
+    if (!o || !is_saved(o))
+        return parser_fail(p, "it has an option '%.40s' that this version does not know",
+                           is_text(line->name) ? line->name : "?");
+    if (given[o - config_options])
+        return 0;
+    if (!is_text(line->value))
+        return parser_fail(p, "--%s: it is saved with what is no text; give it again", o->name);
+    if (o->of_host && o->of_host(line->value)) {
+        add(refused, ", ", "--", o->name, is_word(line->value) ? line->value : "?");
+        return 0;
+    }
+    if (o->saved == OPTION_BEHIND && o->type == OPTION_LIST)
+        add(taken, ", ", "", o->name, line->value);
+    return parser_set(p, o, o->name, line->value);
+}
+
+int config_restore(struct config *c, const struct config_line *saved, size_t n, int argc,
+                   char **argv, char *taken_text, size_t taken_size, char *err, size_t err_size)
+{
+    char refused_text[300] = "";
+    struct list taken = {.text = taken_text, .size = taken_size};
+    struct list refused = {.text = refused_text, .size = sizeof(refused_text)};
     struct config given;
     struct parser now = {.c = &given, .err = err, .err_size = err_size};
     struct parser then = {.c = c, .err = err, .err_size = err_size};
     int r;
 
+    if (taken_size)
+        taken_text[0] = 0;
     config_defaults(&given);
     r = parser_run(&now, argc, argv);
     if (!r && !given.help && !given.dump_options)
@@ -102,15 +166,13 @@ int config_restore(struct config *c, const struct config_line *saved, size_t n, 
     if (r)
         return r;
     config_defaults(c);
-    for (size_t i = 0; i < n && !r; i++) {
-        const struct option_row *o = parser_find(saved[i].name, strlen(saved[i].name));
-
-        if (!o || !is_saved(o))
-            return parser_fail(&then, "it has an option '%.40s' that this version does not know",
-                               saved[i].name);
-        if (!now.given[o - config_options])
-            r = parser_set(&then, o, o->name, saved[i].value);
-    }
+    for (size_t i = 0; i < n && !r; i++)
+        r = take_line(&then, &saved[i], now.given, &taken, &refused);
+    if (!r && refused.len)
+        return parser_fail(&then,
+                           "its options name files of this host, which are not taken from it but "
+                           "to be given again, as they were or otherwise: %s",
+                           refused_text);
     for (size_t i = 0; i < config_n_options && !r; i++) {
         const struct option_row *o = &config_options[i];
 

@@ -53,6 +53,7 @@ struct blockdev {
 /* Tells whether a disk was written to: a change of its contents from outside changes it. */
 struct block_stamp {
     u64 size, changed_ns; /* of the image file */
+    bool device;          /* it is a block device, and they say nothing */
 };
 
 struct blockdev_ops {

@@ -19,6 +19,7 @@ struct section {
     char name[SNAPSHOT_NAME_MAX + 1];
     u32 instance, len;
     u8 *data;
+    bool used;
 };
 
 struct chunk {
@@ -146,6 +147,9 @@ static int read_sections(struct snapshot *s, char *err, size_t err_size)
         if (s->nsections == SNAPSHOT_SECTIONS_MAX || !n || n > SNAPSHOT_NAME_MAX)
             return damaged(s, "its list of sections", err, err_size);
         stream_get(&in, e->name, n);
+        for (unsigned i = 0; i < n; i++)
+            if (e->name[i] < ' ' || e->name[i] > '~') /* people read them */
+                return damaged(s, "its list of sections", err, err_size);
         e->instance = stream_get_u32(&in);
         e->len = stream_get_u32(&in);
         if (in.error || e->len > in.cap - in.pos)
@@ -157,17 +161,28 @@ static int read_sections(struct snapshot *s, char *err, size_t err_size)
     return 0;
 }
 
-bool snapshot_section(const struct snapshot *s, const char *name, u32 instance, struct stream *in)
+bool snapshot_section(struct snapshot *s, const char *name, u32 instance, struct stream *in)
 {
     for (unsigned i = 0; i < s->nsections; i++) {
-        const struct section *e = &s->section[i];
+        struct section *e = &s->section[i];
 
         if (e->instance == instance && !strcmp(e->name, name)) {
             stream_init(in, e->data, e->len);
+            e->used = true;
             return true;
         }
     }
     return false;
+}
+
+const char *snapshot_unused(const struct snapshot *s, u32 *instance)
+{
+    for (unsigned i = 0; i < s->nsections; i++)
+        if (!s->section[i].used) {
+            *instance = s->section[i].instance;
+            return s->section[i].name;
+        }
+    return NULL;
 }
 
 u64 snapshot_ram_size(const struct snapshot *s)

@@ -19,7 +19,9 @@ u64 snapshot_ram_size(const struct snapshot *s);
 bool snapshot_is_file(const struct snapshot *s, int fd);
 
 /* The bytes of a section, in *in. false: there is none. They belong to s. */
-bool snapshot_section(const struct snapshot *s, const char *name, u32 instance, struct stream *in);
+bool snapshot_section(struct snapshot *s, const char *name, u32 instance, struct stream *in);
+/* The name of a section nobody has asked for, and its instance. NULL: there is none left. */
+const char *snapshot_unused(const struct snapshot *s, u32 *instance);
 
 /*
  * Makes *ram, which is of snapshot_ram_size and zero, the saved memory. What is not compressed is

@@ -397,3 +397,65 @@ def test_files_that_cannot_be_written_to(machine, tmp_path, runtime_dir):
     assert b'open for writing' in refusal('rb')
     m.go_on()
     m.check()
+
+
+def refused(program, path, *args):
+    r = subprocess.run([program, 'restore', str(path), *args], stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, timeout=30, check=False)
+    assert r.returncode == 125 and r.stderr.count('\n') == 1, r.stderr
+    return r.stderr
+
+
+def test_a_file_gets_nothing_of_this_host_by_naming_it(machine, tmp_path, program):
+    """Who has it from somebody else loses no file and shows none (docs/snapshot.md)."""
+    log = tmp_path / 'log'
+    m = machine('--serial', f'log:{log}', '--port', 'a=null', '--vsock', tmp_path / 'v', '-n', 'user', '-n',
+                'user,restrict=on')
+    end = time.monotonic() + 60
+    while b'carry 1' not in (log.read_bytes() if log.exists() else b''):
+        assert time.monotonic() < end and m.process.poll() is None, m.process.stderr.read()
+        time.sleep(0.05)
+    path = tmp_path / 'box.vm'
+    r = m.save(path, '--stop')
+    assert r.returncode == 0, r.stderr
+    log.write_text('precious')
+    (tmp_path / 'v').unlink()
+    err = refused(program, path)
+    assert f'--serial log:{log}, --vsock {tmp_path / "v"}\n' in err
+    assert log.read_text() == 'precious'
+    assert not (tmp_path / 'v').exists()
+    again = ['--serial', 'stdio', '--vsock', str(tmp_path / 'v')]
+    # As many devices as there were, or the guest finds others in their places.
+    assert 'virtio-net 1' in refused(program, path, *again, '-n', 'user')
+    assert 'virtio-console' in refused(program, path, *again, '--port', 'a=null', '--port', 'b=null')
+    m.restore(path, *again).wait('carry [0-9]+\r?\n')
+    m.kill()
+    assert log.read_text() == 'precious'
+
+
+def test_what_is_taken_is_said(machine, tmp_path, program, disk):
+    m = machine('-n', 'user', disk=disk)
+    m.wait('carry 1\r?\n')
+    assert m.save(tmp_path / 'box.vm', '--stop').returncode == 0
+    r = subprocess.run([program, 'restore', tmp_path / 'box.vm', '--detach', '--name', 'box'],
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    assert r.returncode == 0, r.stderr
+    assert f'as it was saved: disk {disk}, net user\n' in r.stderr
+
+
+def test_a_block_device_is_not_taken(machine, tmp_path, program, disk):
+    r = subprocess.run(['losetup', '-f', '--show', str(disk)], capture_output=True, text=True, check=False)
+    if r.returncode:
+        pytest.skip('needs the right to make a loop device')
+    device = r.stdout.strip()
+    try:
+        m = machine(disk=device)
+        m.wait('carry 2\r?\n')
+        path = tmp_path / 'box.vm'
+        assert m.save(path, '--stop').returncode == 0
+        assert f'{device} is a block device' in refused(program, path)
+        m.restore(path, '-d', device).go_on()
+        m.kill()
+        m.check()
+    finally:
+        subprocess.run(['losetup', '-d', device], check=True)

@@ -321,7 +321,8 @@ int block_file_stamp(struct block_file *f, struct block_stamp *s)
     /* Not glibc's fstat, which a confined process may not call (newfstatat). */
     if (syscall(SYS_fstat, f->fd, &st))
         return -errno;
-    *s = (struct block_stamp){.size = (u64)st.st_size,
+    *s = (struct block_stamp){.device = S_ISBLK(st.st_mode),
+                              .size = (u64)st.st_size,
                               .changed_ns =
                                   (u64)st.st_mtim.tv_sec * 1000000000u + (u64)st.st_mtim.tv_nsec};
     return 0;

@@ -210,6 +210,7 @@ static void config__everything_printed_names_every_option(void **state)
 
 static struct config_line saved[16];
 static size_t nsaved;
+static char taken[64];
 
 static void keep(void *opaque, const char *name, const char *value)
 {
@@ -228,7 +229,7 @@ static int restore(const char *line)
     for (char *w = strtok(copy, " "); w; w = strtok(NULL, " "))
         argv[argc++] = w;
     err[0] = 0;
-    return config_restore(&c, saved, nsaved, argc, argv, err, sizeof(err));
+    return config_restore(&c, saved, nsaved, argc, argv, taken, sizeof(taken), err, sizeof(err));
 }
 
 static void config__what_a_machine_is_is_saved(void **state)
@@ -253,6 +254,7 @@ static void config__what_a_machine_is_is_saved(void **state)
     assert_null(c.name);
     assert_null(c.kernel);
     assert_false(c.disk_anew);
+    assert_string_equal(taken, "disk a.img, disk b.img,ro");
 }
 
 static void config__what_is_behind_devices_may_be_given_anew(void **state)
@@ -271,6 +273,77 @@ static void config__what_is_behind_devices_may_be_given_anew(void **state)
     assert_int_equal(restore("disk.img"), -EINVAL);
     assert_int_equal(restore("-- ls"), -EINVAL);
     assert_int_equal(restore("--nonsense"), -EINVAL);
+}
+
+/* Who sends somebody a machine has no file of theirs written, made or read by it. */
+static void config__files_of_the_host_are_not_taken_from_a_file(void **state)
+{
+    static const struct {
+        struct config_line line;
+        const char *again; /* NULL: it is taken */
+    } lines[] = {
+        {{"serial", "file:/x"}, "--serial null"},
+        {{"serial", "log:/x,size=1M"}, "--serial log:/x"},
+        {{"serial", "unix:/x"}, "--serial=pty"},
+        {{"virtio-console", "file:/x"}, "--virtio-console null"},
+        {{"port", "a=file:/x"}, "--port a=null"},
+        {{"port", "a=unix:/x"}, "--port a=unix:/y"},
+        {{"share", "/:x"}, "-v /tmp:x"},
+        {{"vsock", "/x"}, "--vsock /y"},
+        {{"cloud-init", "user-data=/x"}, "--cloud-init hostname=y"},
+        {{"cloud-init", "hostname=a,ssh-key=/x"}, "--cloud-init hostname=y"},
+        {{"serial", "stdio"}, NULL},
+        {{"serial", "null"}, NULL},
+        {{"virtio-console", "pty"}, NULL},
+        {{"port", "a=null"}, NULL},
+        {{"cloud-init", "hostname=a"}, NULL},
+        {{"disk", "/x"}, NULL},
+        {{"net", "user"}, NULL},
+        {{"publish", "1:1"}, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+        nsaved = 0;
+        saved[nsaved++] = lines[i].line;
+        assert_int_equal(restore(""), lines[i].again ? -EINVAL : 0);
+        if (!lines[i].again)
+            continue;
+        assert_non_null(strstr(err, lines[i].line.name));
+        assert_non_null(strstr(err, lines[i].line.value));
+        assert_int_equal(restore(lines[i].again), 0);
+    }
+    nsaved = 0;
+    saved[nsaved++] = (struct config_line){"serial", "file:/x"};
+    saved[nsaved++] = (struct config_line){"vsock", "$(x)"};
+    assert_int_equal(restore(""), -EINVAL);
+    assert_non_null(strstr(err, "--serial file:/x, --vsock ?"));
+}
+
+static void config__what_a_file_says_is_fit_for_a_terminal(void **state)
+{
+    static const struct config_line bad[] = {
+        {"disk", "\x1b[2J"},
+        {"disk", "a\nb"},
+        {"net", "user,hostname=\x7f"},
+        {"\x1b[2J", "x"},
+        {"disk", "\xc2\x9b"
+                 "2J"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        nsaved = 0;
+        saved[nsaved++] = bad[i];
+        assert_int_equal(restore(""), -EINVAL);
+        assert_null(strpbrk(err, "\x1b\n\x7f\x9b"));
+    }
+    nsaved = 0;
+    saved[nsaved++] = (struct config_line){"disk", "Bücher.img"};
+    for (unsigned i = 0; i < 6; i++)
+        saved[nsaved++] = (struct config_line){"disk", "0123456789.img"};
+    assert_int_equal(restore(""), 0);
+    assert_int_equal(strlen(taken), sizeof(taken) - 1);
 }
 
 static void config__saved_options_are_not_trusted(void **state)
@@ -303,6 +376,8 @@ int main(void)
         cmocka_unit_test(config__everything_printed_names_every_option),
         cmocka_unit_test(config__what_a_machine_is_is_saved),
         cmocka_unit_test(config__what_is_behind_devices_may_be_given_anew),
+        cmocka_unit_test(config__files_of_the_host_are_not_taken_from_a_file),
+        cmocka_unit_test(config__what_a_file_says_is_fit_for_a_terminal),
         cmocka_unit_test(config__saved_options_are_not_trusted),
     };
 
