@@ -193,9 +193,8 @@ static void silent(void **state)
     say(good, "{\"command\":\"ping\"}\n");
     hear(good, "{\"ok\":true,\"n\":1}");
     for (size_t i = 0; i < ARRAY_SIZE(fd); i++) {
+        /* No more than one waits to be accepted: several would be newer than good's last word. */
         fd[i] = join();
-        if (i % (CONTROL_CLIENTS_MAX / 2))
-            continue;
         say(good, "{\"command\":\"ping\"}\n");
         while (next(good) != '\n')
             continue;
