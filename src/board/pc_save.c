@@ -143,6 +143,7 @@ static int save_vcpus(struct save *s)
 {
     struct vm *vm = &s->pc->vm;
     struct x86_vcpu_state *state = &s->pc->start;
+    struct stream in;
 
     for (unsigned i = 0; i < vm->nvcpus; i++) {
         int r = vm->engine->get_state(vm->vcpu[i], state);
@@ -151,6 +152,11 @@ static int save_vcpus(struct save *s)
             return refuse(s, r, "the engine cannot give the state of a virtual CPU", strerror(-r));
         begin(s);
         vcpu_save(vm->vcpu[i], state, &s->out);
+        stream_init(&in, s->buf, s->out.pos);
+        if (!s->out.error && !vcpu_can_load(vm->vcpu[i], &in))
+            return refuse(s, -EINVAL,
+                          "a virtual CPU is in a state that could not be restored; try again later",
+                          NULL);
         r = end(s, SAVE_VCPU, i);
         if (r)
             return r;

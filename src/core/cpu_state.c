@@ -215,8 +215,16 @@ static const struct x86_cpuid_entry *component(const struct x86_cpu_model *model
 static void move_vectors(const struct mover *m, struct x86_vcpu_state *s,
                          const struct x86_cpu_model *model)
 {
+    u64 bv;
+
     move_bytes(m, s->xsave, LEGACY_SIZE);
-    move_bytes(m, s->xsave + XSAVE_BV, 8);
+    memcpy(&bv, s->xsave + XSAVE_BV, sizeof(bv));
+    /* An engine's image may have what the host's CPU has beside them, as PKRU. */
+    if (!m->load)
+        bv &= model->xcr0_valid | 3;
+    move64(m, &bv);
+    if (m->load)
+        memcpy(s->xsave + XSAVE_BV, &bv, sizeof(bv));
     for (u32 i = FIRST_COMPONENT; i < COMPONENTS; i++) {
         const struct x86_cpuid_entry *e = component(model, i);
 

@@ -21,17 +21,35 @@ void vcpu_save(struct vcpu *v, struct x86_vcpu_state *s, struct stream *out)
     x86_vcpu_state_save(s, &v->vm->cpu_model, v->vm->tsc_stopped, out);
 }
 
+static int read_state(const struct vcpu *v, struct x86_vcpu_state *s, u32 *events, u8 *vector,
+                      struct stream *in)
+{
+    if (stream_get_u16(in) != VERSION)
+        return -EINVAL;
+    *events = stream_get_u32(in);
+    *vector = stream_get_u8(in);
+    if (*events & ~SAVED_EVENTS)
+        return -EINVAL;
+    return x86_vcpu_state_load(s, &v->vm->cpu_model, v->vm->tsc_stopped, in);
+}
+
+bool vcpu_can_load(const struct vcpu *v, struct stream *in)
+{
+    struct x86_vcpu_state s;
+    u32 events;
+    u8 vector;
+
+    return !read_state(v, &s, &events, &vector, in) && in->pos == in->cap;
+}
+
 int vcpu_load(struct vcpu *v, struct x86_vcpu_state *s, struct stream *in)
 {
     u32 events;
+    u8 vector;
 
-    if (stream_get_u16(in) != VERSION)
+    if (read_state(v, s, &events, &vector, in))
         return -EINVAL;
-    events = stream_get_u32(in);
-    v->sipi_vector = stream_get_u8(in);
-    if (x86_vcpu_state_load(s, &v->vm->cpu_model, v->vm->tsc_stopped, in) ||
-        (events & ~SAVED_EVENTS))
-        return -EINVAL;
+    __atomic_store_n(&v->sipi_vector, vector, __ATOMIC_RELAXED);
     /* The interrupt controller was loaded without a word. */
     __atomic_store_n(&v->events, events | VCPU_EV_IRQ, __ATOMIC_SEQ_CST);
     return 0;
