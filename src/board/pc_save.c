@@ -23,7 +23,7 @@ struct save {
     struct snapshot_writer *w;
     u8 *buf;
     struct stream out;
-    int error; /* of the options' callback */
+    const struct pc_save_options *opt;
     char *err;
     size_t err_size;
 };
@@ -199,7 +199,7 @@ static int save_all(struct save *s)
         if (d->ops->save)
             r = save_device(s, d);
     if (!r)
-        r = snapshot_write_memory(s->w, &pc->ram);
+        r = snapshot_write_memory(s->w, &pc->ram, s->opt->wanted, s->opt->opaque);
     if (!r)
         r = save_disks(s);
     return r ? r : snapshot_writer_finish(s->w);
@@ -219,15 +219,13 @@ static int check(struct save *s)
 }
 
 /* The guest is not ended before its state is on the host's disk and somebody knows of it. */
-static int check_end(struct save *s, int fd, const struct pc_save_options *opt)
+static int check_end(const struct save *s, int fd)
 {
-    if (!opt->stop)
-        return 0;
-    if (fsync(fd))
+    const struct pc_save_options *opt = s->opt;
+
+    if (opt->stop && fsync(fd))
         return -errno;
-    return !opt->wanted || opt->wanted(opt->opaque)
-               ? 0
-               : refuse(s, -ECANCELED, "who asked for it is gone", NULL);
+    return !opt->wanted || opt->wanted(opt->opaque) ? 0 : -ECANCELED;
 }
 
 /* It may have ended before it was paused: what would be saved is a guest that waits for its power
@@ -240,7 +238,7 @@ static int check_runs(struct save *s)
 int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_save_result *result,
             char *err, size_t err_size)
 {
-    struct save s = {.pc = pc, .err = err, .err_size = err_size};
+    struct save s = {.pc = pc, .opt = opt, .err = err, .err_size = err_size};
     u64 began = host_monotonic_ns();
     int r = check(&s);
 
@@ -262,7 +260,7 @@ int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_
         if (!r)
             r = save_all(&s);
         if (!r)
-            r = check_end(&s, fd, opt);
+            r = check_end(&s, fd);
         /* Ended without another step: what is saved stays what was. */
         if (!r && opt->stop)
             vm_stop(&pc->vm, VM_QUIT, 0, "saved");

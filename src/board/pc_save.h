@@ -19,8 +19,8 @@ struct pc;
 struct pc_save_options {
     bool stop;     /* the machine ends when it is saved */
     bool compress; /* memory */
-    /* With stop, when all is written: false ends the attempt, and the machine goes on. NULL: true.
-     */
+    /* Asked now and then, and when all is written: false ends the attempt, and the machine goes on.
+     * NULL: true. */
     bool (*wanted)(void *opaque);
     void *opaque;
 };

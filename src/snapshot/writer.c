@@ -19,6 +19,8 @@
 #define ZSTD_LEVEL 1
 /* Written at once at most. */
 #define RUN_MAX (8u << 20)
+/* Of memory that holds something: a fraction of a second's work. */
+#define ASK_EVERY (32u << 20)
 
 struct buffer {
     u8 *p;
@@ -229,10 +231,11 @@ static int write_chunk(struct snapshot_writer *w, u64 index, const u8 *p, u64 le
     return append(&w->table, entry, sizeof(entry));
 }
 
-int snapshot_write_memory(struct snapshot_writer *w, const struct host_ram *ram)
+int snapshot_write_memory(struct snapshot_writer *w, const struct host_ram *ram,
+                          bool (*wanted)(void *opaque), void *opaque)
 {
     unsigned shift = snapshot_chunk_shift(ram->size);
-    u64 size = ram->size, chunk = 1ull << shift, off = 0;
+    u64 size = ram->size, chunk = 1ull << shift, off = 0, ask_at = 0;
     int r = 0;
 
     if (!size || size % PAGE_SIZE || size > SNAPSHOT_RAM_MAX || w->ram)
@@ -246,6 +249,11 @@ int snapshot_write_memory(struct snapshot_writer *w, const struct host_ram *ram)
             return -ENOMEM;
     }
     while ((off = host_ram_next_used(ram, off)) < size && !r) {
+        if (wanted && w->memory >= ask_at) {
+            if (!wanted(opaque))
+                return -ECANCELED;
+            ask_at = w->memory + ASK_EVERY;
+        }
         off &= -chunk;
         r = write_chunk(w, off >> shift, (const u8 *)ram->ptr + off,
                         size - off < chunk ? size - off : chunk);

@@ -17,8 +17,10 @@ int snapshot_writer_open(struct snapshot_writer **w, int fd, bool compress);
 int snapshot_write_section(struct snapshot_writer *w, const char *name, u32 instance,
                            const void *data, size_t len);
 
-/* The guest's memory, once: nobody writes to it meanwhile. */
-int snapshot_write_memory(struct snapshot_writer *w, const struct host_ram *ram);
+/* The guest's memory, once: nobody writes to it meanwhile. wanted (NULL: it is) is asked now and
+ * then, and ends it with -ECANCELED. */
+int snapshot_write_memory(struct snapshot_writer *w, const struct host_ram *ram,
+                          bool (*wanted)(void *opaque), void *opaque);
 
 /* Completes the file; without this it is not valid. */
 int snapshot_writer_finish(struct snapshot_writer *w);

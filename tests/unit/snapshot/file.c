@@ -42,7 +42,7 @@ static void write_file(bool compress)
     assert_true(fd >= 0);
     assert_int_equal(snapshot_writer_open(&w, fd, compress), 0);
     assert_int_equal(snapshot_write_section(w, "one", 0, "first", 5), 0);
-    assert_int_equal(snapshot_write_memory(w, &host_ram), 0);
+    assert_int_equal(snapshot_write_memory(w, &host_ram, NULL, NULL), 0);
     assert_int_equal(snapshot_write_section(w, "one", 1, "", 0), 0);
     assert_int_equal(snapshot_writer_finish(w), 0);
     snapshot_writer_free(w);
@@ -164,7 +164,7 @@ static void others_are_refused(void **state)
 
     (void)state;
     assert_int_equal(snapshot_writer_open(&w, fd, false), 0);
-    assert_int_equal(snapshot_write_memory(w, &host_ram), 0);
+    assert_int_equal(snapshot_write_memory(w, &host_ram, NULL, NULL), 0);
     snapshot_writer_free(w);
     assert_int_equal(read_file(), -1);
     assert_non_null(strstr(err, "no saved machine"));
@@ -207,7 +207,7 @@ static void saves_what_it_was_restored_from(void **state)
     assert_int_equal(unlink(path), 0);
     fd = open(path, O_RDWR | O_CREAT, 0600);
     assert_int_equal(snapshot_writer_open(&w, fd, false), 0);
-    assert_int_equal(snapshot_write_memory(w, &r), 0);
+    assert_int_equal(snapshot_write_memory(w, &r, NULL, NULL), 0);
     assert_int_equal(snapshot_writer_finish(w), 0);
     snapshot_writer_free(w);
     close(fd);
@@ -256,6 +256,29 @@ static int teardown(void **state)
     return unlink(path);
 }
 
+static bool not_wanted(void *opaque)
+{
+    ++*(unsigned *)opaque;
+    return false;
+}
+
+/* Whoever wants it no more does not have the guest wait for all of its memory. */
+static void can_be_given_up(void **state)
+{
+    int fd = open(path, O_RDWR | O_TRUNC);
+    struct snapshot_writer *w;
+    unsigned asked = 0;
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(snapshot_writer_open(&w, fd, false), 0);
+    assert_int_equal(snapshot_write_memory(w, &host_ram, not_wanted, &asked), -ECANCELED);
+    assert_int_equal(asked, 1);
+    snapshot_writer_free(w);
+    close(fd);
+    assert_null(snapshot_open(path, err, sizeof(err)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +288,7 @@ int main(void)
         cmocka_unit_test(other_lengths_are_refused),
         cmocka_unit_test(others_are_refused),
         cmocka_unit_test(discarded_memory_is_gone),
+        cmocka_unit_test(can_be_given_up),
         cmocka_unit_test(saves_what_it_was_restored_from),
     };
 
