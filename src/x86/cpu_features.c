@@ -9,8 +9,9 @@ enum { EAX, EBX, ECX, EDX };
 /* The registers, in the order of `regs`. */
 enum { R1C, R1D, R6A, R7B, R7C, R7D, R71A, RDA, RE1C, RE1D, RE7D, RE8B, RE21A, RE21C, RKVM, NREGS };
 
+/* All of what is below bit 10 but VME, which some virtual machines do not give. */
 #define PC_1D                                                                                      \
-    (0x7fu | BIT32(7) | BIT32(8) | BIT32(9) | BIT32(11) | BIT32(12) | BIT32(13) | BIT32(14) |      \
+    (0x7du | BIT32(7) | BIT32(8) | BIT32(9) | BIT32(11) | BIT32(12) | BIT32(13) | BIT32(14) |      \
      BIT32(15) | BIT32(16) | BIT32(17) | BIT32(19) | BIT32(23) | BIT32(24) | BIT32(25) |           \
      BIT32(26))
 /* The bits of leaf 1 EDX that AMD has again in leaf 80000001H, without the dynamic one. */
