@@ -25,7 +25,7 @@ typedef uint64_t u64;
 
 #define BLOCK 4096
 #define BLOCKS 1024 /* of the disk that are used */
-#define MEMORY (24u << 20)
+#define MEMORY (8u << 20)
 
 static volatile int done;
 static int ncpus, disk = -1;
@@ -339,7 +339,7 @@ int main(int argc, char **argv)
         nanosleep(&t, NULL);
         printf("carry %llu\n", (unsigned long long)n);
         fflush(stdout);
-        if (n % 200 == 0)
+        if (n % 1000 == 0)
             for (int i = 0; i < 4; i++) {
                 if (rounds[i] == seen[i] && (i != 2 || disk >= 0))
                     fail("part %d stands still", i);
