@@ -4,9 +4,12 @@
 #define TRIVISOR_BOARD_LAYOUT_H
 
 /* Conventional memory ends where the extended BIOS data area would begin; nothing is at VGA's
- * place; the BIOS area is RAM that holds the ACPI tables. */
+ * place; where adapters would have ROMs there is RAM without anything in it: kernels search it for
+ * signatures (Linux for an iBFT, 16,384 reads), each of which is an exit where there is nothing.
+ * The BIOS area behind it holds the ACPI tables. */
 #define LAYOUT_EBDA 0x9fc00ull
 #define LAYOUT_VGA 0xa0000ull
+#define LAYOUT_ROMS 0xc0000ull
 #define LAYOUT_BIOS 0xe0000ull
 #define LAYOUT_BIOS_SIZE 0x20000ull
 /* The generation ID has the last page of the BIOS area to itself (Microsoft's specification wants

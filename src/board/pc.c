@@ -113,7 +113,7 @@ static int create_memory(struct pc *pc)
                     (unsigned long long)(size / MIB), strerror(-r));
     r = add_ram(pc, 0, LAYOUT_VGA, 0);
     if (!r)
-        r = add_ram(pc, LAYOUT_BIOS, low - LAYOUT_BIOS, LAYOUT_BIOS);
+        r = add_ram(pc, LAYOUT_ROMS, low - LAYOUT_ROMS, LAYOUT_ROMS);
     if (!r && high)
         r = add_ram(pc, LAYOUT_HIGH_RAM, high, low);
     if (r)
