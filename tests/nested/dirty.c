@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The log of dirty pages, on a KVM that is there: run by test_nested.py. One vCPU in real mode
- * writes two pages and a port; the process writes another.
+ * writes two pages and a port; the process, which is confined by then, writes another.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "board/host_cpu.h"
+#include "board/pc_priv.h"
 #include "core/vm.h"
 #include "engine/kvm/kvm.h"
 
@@ -88,6 +89,7 @@ static void show(const char *when)
 int main(void)
 {
     const struct engine_options opt = {0};
+    const struct config cfg = {.sandbox = "on"};
 
     vm_init(&m.vm, &kvm_engine_ops);
     host_cpu_model(&m.vm.cpu_model, 1, false);
@@ -98,8 +100,14 @@ int main(void)
     must("vCPU", vm_add_vcpu(&m.vm, &m.v));
     must("port", bus_add(&m.vm.pio, 0x80, 1, &end_ops, &m, "end"));
     must("code", vm_dma_write(&m.vm, gpa(CODE), code, sizeof(code)));
+    must("dirty_log", kvm_engine_ops.dirty_log(&m.vm, true));
+    run();
+    must("dirty_log", kvm_engine_ops.dirty_log(&m.vm, false));
+    must("a log that ended", kvm_engine_ops.dirty_collect(&m.vm, 0, NULL) ? 0 : -1);
     run();
     must("dirty_log", kvm_engine_ops.dirty_log(&m.vm, true));
+    host_loop_timer(UINT64_MAX, NULL, NULL); /* the event loop is made when it is first used */
+    must("pc_confine", pc_confine(&cfg, "kvm"));
     show("begin");
     run();
     show("guest");
@@ -107,9 +115,6 @@ int main(void)
     must("write", vm_dma_write(&m.vm, gpa(0x20ffe), code, 4));
     run();
     show("both");
-    must("dirty_log", kvm_engine_ops.dirty_log(&m.vm, false));
-    run();
-    must("a log that ended", kvm_engine_ops.dirty_collect(&m.vm, 0, NULL) ? 0 : -1);
     vm_destroy(&m.vm);
     host_ram_free(&m.ram);
     return 0;
