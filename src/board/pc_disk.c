@@ -56,7 +56,8 @@ int pc_create_disks(struct pc *pc)
         struct virtio_blk_config cfg = {.disk = d->dev,
                                         .name = d->name,
                                         .serial = d->spec.serial[0] ? d->spec.serial : d->spec.id,
-                                        .queues = queues_of(pc, &d->spec)};
+                                        .queues = queues_of(pc, &d->spec),
+                                        .no_doorbell = d->spec.no_doorbell};
 
         if (!virtio_blk_create(&pc->vm, pc->pci, PCI_DEVFN(pc->next_slot, 0), &cfg)) {
             snprintf(pc->err, pc->err_size, "cannot create %s: no memory or no slot for it",

@@ -55,6 +55,8 @@ static const struct sandbox_rule kvm_rules[] = {
     SANDBOX_ALLOW(SYS_ioctl, "kvm: a device sends an interrupt", SANDBOX_INT(1, KVM_SIGNAL_MSI)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest programs the I/O APIC",
                   SANDBOX_INT(1, KVM_SET_GSI_ROUTING)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest moves the registers of a disk",
+                  SANDBOX_INT(1, KVM_IOEVENTFD)),
     /* Beginning and ending the log would be KVM_SET_USER_MEMORY_REGION, which can do much more. */
     SANDBOX_ALLOW(SYS_ioctl, "kvm: pages the guest wrote, of a log begun before",
                   SANDBOX_INT(1, KVM_GET_DIRTY_LOG)),

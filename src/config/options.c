@@ -318,12 +318,15 @@ const struct option_row config_options[] = {
      .arg = "PATH[,KEY=VALUE...]",
      .check = check_disk,
      .saved = OPTION_BEHIND,
-     .help = "A disk: an image file or a block device of the host. Keys: format=raw or qcow2; ro: "
-             "the guest may only read; id=NAME for messages; serial=TEXT, up to 20 characters the "
-             "guest sees; cache=writeback or unsafe (flushes are ignored); discard=on or off: "
-             "what the guest discards is given back to the host; queues=N. Two commas stand for "
-             "one in a path. Without format=, an image is qcow2 when its name ends in .qcow2 and "
-             "raw otherwise; contents that say something else are refused, never interpreted."},
+     .help =
+         "A disk: an image file or a block device of the host. Keys: format=raw or qcow2; ro: "
+         "the guest may only read; id=NAME for messages; serial=TEXT, up to 20 characters the "
+         "guest sees; cache=writeback or unsafe (flushes are ignored); discard=on or off: "
+         "what the guest discards is given back to the host; queues=N; doorbell=on or off: with "
+         "engine kvm the guest's notifications wake the disk's threads and leave its vCPU "
+         "alone. Two commas stand for one in a path. Without format=, an image is qcow2 when its "
+         "name ends in .qcow2 and "
+         "raw otherwise; contents that say something else are refused, never interpreted."},
     {.name = "net",
      .letter = 'n',
      .type = OPTION_LIST,

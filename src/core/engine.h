@@ -149,6 +149,12 @@ struct engine_ops {
     int (*set_debug)(struct vm *vm, const struct debug_points *p);
     /* Adds to guest TSC - host TSC of a vCPU that is not in run. */
     void (*add_tsc_offset)(struct vcpu *v, u64 delta);
+    /*
+     * on: from now on a guest's store at a, of any size, adds 1 to the eventfd instead of going to
+     * the bus, and the vCPU goes on; off: it goes to the bus again. The descriptor may be closed
+     * when no vCPU runs any more. VM lock held. NULL: the engine has no doorbells. 0 or -errno.
+     */
+    int (*doorbell)(struct vm *vm, gpa_t a, int eventfd, bool on);
     /* NULL: the vCPUs have the board's local APICs. */
     const struct engine_apic_ops *apic;
     /* Counters as text lines "name value"; may be NULL. */

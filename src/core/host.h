@@ -94,6 +94,9 @@ int host_workers_create(struct host_workers **w, const char *name, unsigned thre
                         void (*fn)(void *opaque), void *opaque);
 /* Any thread, also a vCPU's with the VM lock held; no allocation. */
 void host_workers_kick(struct host_workers *w);
+/* An eventfd: adding to it (a doorbell's, core/engine.h) is a kick, too. It is w's; -1: there is
+ * none. */
+int host_workers_event(const struct host_workers *w);
 /* Calls that have begun are finished, no further one begins; frees w. NULL: nothing. */
 void host_workers_destroy(struct host_workers *w);
 

@@ -1,54 +1,87 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Threads that wait for kicks. */
+/*
+ * Threads that wait for kicks: in epoll, on an eventfd that nobody reads. As it is watched
+ * edge-triggered, each write to it wakes one of those that wait, or the next one to wait
+ * (epoll(7)); the write may be the kernel's.
+ */
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "core/host.h"
 
 struct host_workers {
-    pthread_mutex_t lock;
-    pthread_cond_t kicked;
-    bool pending, stop;
-    unsigned idle, n;
+    int event, ep;
+    u32 pending, stop, idle; /* atomic */
+    unsigned n;
     void (*fn)(void *opaque);
     void *opaque;
     struct host_thread *thread[];
 };
 
+static void ring(struct host_workers *w)
+{
+    u64 one = 1;
+
+    /* It fails only when the counter is full, after centuries. */
+    if (write(w->event, &one, sizeof(one)) < 0)
+        return;
+}
+
+/* Whoever kicks says so first and looks for idle ones then, a thread here does it the other way
+ * round: one of them sees the other. */
+static void wait_for_kick(struct host_workers *w)
+{
+    struct epoll_event ev;
+
+    __atomic_fetch_add(&w->idle, 1, __ATOMIC_SEQ_CST);
+    while (!__atomic_exchange_n(&w->pending, 0, __ATOMIC_SEQ_CST) &&
+           !__atomic_load_n(&w->stop, __ATOMIC_SEQ_CST))
+        if (epoll_wait(w->ep, &ev, 1, -1) > 0) {
+            __atomic_exchange_n(&w->pending, 0, __ATOMIC_SEQ_CST);
+            break;
+        }
+    __atomic_fetch_sub(&w->idle, 1, __ATOMIC_SEQ_CST);
+}
+
 static void work(void *opaque)
 {
     struct host_workers *w = opaque;
 
-    pthread_mutex_lock(&w->lock);
     for (;;) {
-        while (!w->pending && !w->stop) {
-            w->idle++;
-            pthread_cond_wait(&w->kicked, &w->lock);
-            w->idle--;
-        }
-        if (w->stop)
+        wait_for_kick(w);
+        if (__atomic_load_n(&w->stop, __ATOMIC_SEQ_CST))
             break;
-        w->pending = false;
-        pthread_mutex_unlock(&w->lock);
         w->fn(w->opaque);
-        pthread_mutex_lock(&w->lock);
     }
-    pthread_mutex_unlock(&w->lock);
+    ring(w); /* for the next one to end */
+}
+
+static int open_event(struct host_workers *w)
+{
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
+
+    w->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->ep = epoll_create1(EPOLL_CLOEXEC);
+    if (w->event < 0 || w->ep < 0 || epoll_ctl(w->ep, EPOLL_CTL_ADD, w->event, &ev))
+        return -errno;
+    return 0;
 }
 
 int host_workers_create(struct host_workers **out, const char *name, unsigned threads,
                         void (*fn)(void *opaque), void *opaque)
 {
     struct host_workers *w = calloc(1, sizeof(*w) + threads * sizeof(w->thread[0]));
-    int err = 0;
+    int err;
 
     if (!w)
         return -ENOMEM;
-    pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->kicked, NULL);
+    w->event = w->ep = -1;
     w->fn = fn;
     w->opaque = opaque;
+    err = open_event(w);
     while (w->n < threads && !err) {
         err = host_thread_create(&w->thread[w->n], name, work, w);
         w->n += !err;
@@ -63,27 +96,28 @@ int host_workers_create(struct host_workers **out, const char *name, unsigned th
 
 void host_workers_kick(struct host_workers *w)
 {
-    bool wake;
+    if (!__atomic_exchange_n(&w->pending, 1, __ATOMIC_SEQ_CST) &&
+        __atomic_load_n(&w->idle, __ATOMIC_SEQ_CST))
+        ring(w);
+}
 
-    pthread_mutex_lock(&w->lock);
-    wake = !w->pending && w->idle;
-    w->pending = true;
-    pthread_mutex_unlock(&w->lock);
-    if (wake)
-        pthread_cond_signal(&w->kicked);
+int host_workers_event(const struct host_workers *w)
+{
+    return w->event;
 }
 
 void host_workers_destroy(struct host_workers *w)
 {
     if (!w)
         return;
-    pthread_mutex_lock(&w->lock);
-    w->stop = true;
-    pthread_mutex_unlock(&w->lock);
-    pthread_cond_broadcast(&w->kicked);
+    __atomic_store_n(&w->stop, 1, __ATOMIC_SEQ_CST);
+    if (w->n)
+        ring(w);
     for (unsigned i = 0; i < w->n; i++)
         host_thread_join(w->thread[i]);
-    pthread_cond_destroy(&w->kicked);
-    pthread_mutex_destroy(&w->lock);
+    if (w->ep >= 0)
+        close(w->ep);
+    if (w->event >= 0)
+        close(w->event);
     free(w);
 }

@@ -249,6 +249,21 @@ void host_workers_kick(struct host_workers *w)
     w->kicked = true;
 }
 
+int host_workers_event(const struct host_workers *w)
+{
+    for (unsigned i = 0; i < WORKERS_MAX; i++)
+        if (workers[i] == w)
+            return FAKE_WORKERS_EVENT + (int)i;
+    return -1;
+}
+
+void fake_ring(int event)
+{
+    assert_in_range(event, FAKE_WORKERS_EVENT, FAKE_WORKERS_EVENT + WORKERS_MAX - 1);
+    assert_non_null(workers[event - FAKE_WORKERS_EVENT]);
+    workers[event - FAKE_WORKERS_EVENT]->kicked = true;
+}
+
 void host_workers_destroy(struct host_workers *w)
 {
     for (unsigned i = 0; i < WORKERS_MAX; i++)

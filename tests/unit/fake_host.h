@@ -50,6 +50,10 @@ u64 fake_now(void);
  * what the event loop and the workers' threads would do meanwhile. How many ran. */
 unsigned fake_settle(void);
 
+/* Descriptors that host_workers_event gives, from here on; and adding to one of them. */
+#define FAKE_WORKERS_EVENT 1000
+void fake_ring(int event);
+
 /* Calls of host_ram_discard. */
 extern unsigned fake_discards;
 /* Called once within the next one; NULL: nothing. */

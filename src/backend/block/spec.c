@@ -100,7 +100,8 @@ static int set_key(struct spec_parser *p, char *item)
         p->spec->readonly = true;
         return 0;
     }
-    static const char *const keys[] = {"format", "id", "serial", "cache", "discard", "queues"};
+    static const char *const keys[] = {"format",  "id",     "serial",  "cache",
+                                       "discard", "queues", "doorbell"};
     size_t k = 0;
 
     while (k < ARRAY_SIZE(keys) && strcmp(item, keys[k]) != 0)
@@ -108,7 +109,7 @@ static int set_key(struct spec_parser *p, char *item)
     if (k == ARRAY_SIZE(keys))
         return refuse(p,
                       "unknown key '%s'; there are format= ro id= serial= cache= discard= "
-                      "queues=, and a comma in a path is written twice",
+                      "queues= doorbell=, and a comma in a path is written twice",
                       item);
     if (!value)
         return refuse(p, "%s needs a value", item);
@@ -126,8 +127,10 @@ static int set_key(struct spec_parser *p, char *item)
         return set_choice(p, item, value, "writeback", "unsafe", &p->spec->unsafe);
     case 4:
         return set_choice(p, item, value, "on", "off", &p->spec->no_discard);
-    default:
+    case 5:
         return set_queues(p, value);
+    default:
+        return set_choice(p, item, value, "on", "off", &p->spec->no_doorbell);
     }
 }
 

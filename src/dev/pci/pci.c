@@ -283,6 +283,13 @@ static u64 wanted(const struct pci_function *f, unsigned n)
     return add_ok(at, b->size - 1, &last) ? at : PCI_UNMAPPED;
 }
 
+static void set_place(struct pci_function *f, unsigned n, u64 at)
+{
+    f->bar[n].at = at;
+    if (f->bar_moved)
+        f->bar_moved(f, n);
+}
+
 /* Takes off the bus what is not wanted where it is. true: that has made room. */
 static bool remove_bars(struct pci_function *f)
 {
@@ -294,7 +301,7 @@ static bool remove_bars(struct pci_function *f)
         if (b->kind == PCI_BAR_NONE || b->at == PCI_UNMAPPED || b->at == wanted(f, n))
             continue;
         bus_remove(bus_of(f, b), b->at);
-        b->at = PCI_UNMAPPED;
+        set_place(f, n, PCI_UNMAPPED);
         removed = true;
     }
     return removed;
@@ -310,7 +317,7 @@ static void add_bars(struct pci_function *f, bool complain)
         if (at == b->at || at == PCI_UNMAPPED)
             continue;
         if (!bus_add(bus_of(f, b), at, b->size, b->ops, b->dev, f->name))
-            b->at = at;
+            set_place(f, n, at);
         else if (complain && f->complaints++ < COMPLAINTS_MAX)
             log_warn("%s: BAR %u cannot be at %#llx: the place is taken", f->name, n,
                      (unsigned long long)at);

@@ -81,6 +81,8 @@ struct pci_function {
     void (*config_written)(struct pci_function *f, unsigned off, unsigned size);
     /* Called before software reads them; may be NULL. */
     void (*config_reading)(struct pci_function *f, unsigned off, unsigned size);
+    /* Called after BAR n has come to a place on the bus or has left it (bar[n].at); may be NULL. */
+    void (*bar_moved)(struct pci_function *f, unsigned n);
     /* The host bridge's: a BAR has left its place, which another one may be waiting for. */
     void (*room_made)(void *opaque);
     void *room_opaque;

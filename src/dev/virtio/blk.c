@@ -107,6 +107,7 @@ struct blk {
     struct blockdev *disk;
     char id[ID_SIZE];
     unsigned nqueues;
+    bool no_doorbell;
     struct host_workers *workers;
     struct context *context; /* THREADS of them; busy: VM lock */
     unsigned first_queue;    /* where the next batch begins to look; VM lock */
@@ -512,6 +513,14 @@ static void notify(struct virtio_device *d, unsigned q)
     host_workers_kick(of(d)->workers);
 }
 
+static int doorbell(struct virtio_device *d, unsigned q)
+{
+    const struct blk *b = of(d);
+
+    (void)q;
+    return b->no_doorbell ? -1 : host_workers_event(b->workers);
+}
+
 static u32 config_read(struct virtio_device *d, unsigned off, unsigned size)
 {
     struct blk *b = of(d);
@@ -548,6 +557,7 @@ static void reset_device(struct virtio_device *d)
 static const struct virtio_ops virtio_blk_ops = {.config_read = config_read,
                                                  .config_write = config_write,
                                                  .notify = notify,
+                                                 .doorbell = doorbell,
                                                  .reset = reset_device};
 
 static void reset(struct device *d)
@@ -590,6 +600,7 @@ struct device *virtio_blk_create(struct vm *vm, struct device *pci_host, u8 devf
     b->disk = cfg->disk;
     b->writeback = 1;
     b->nqueues = cfg->queues;
+    b->no_doorbell = cfg->no_doorbell;
     host_bh_init(&b->resume, resume, b);
     for (size_t i = 0; cfg->serial && cfg->serial[i] && i < ID_SIZE; i++)
         b->id[i] = cfg->serial[i];

@@ -299,6 +299,41 @@ static void regs_write(void *opaque, u64 off, unsigned size, u64 val)
 static const struct bus_ops regs_ops = {
     .read = regs_read, .write = regs_write, .min_size = 1, .max_size = 4};
 
+/* --- doorbells -----------------------------------------------------------------------------------
+ */
+
+static void doorbell_off(struct virtio_pci *t, unsigned q)
+{
+    gpa_t a = gpa(t->doorbells_at + NOTIFY_OFF + q * NOTIFY_MULTIPLIER);
+
+    if (t->doorbells & BIT32(q))
+        t->d->vm->engine->doorbell(t->d->vm, a, t->d->ops->doorbell(t->d, q), false);
+    t->doorbells &= ~BIT32(q);
+}
+
+/* Without one, regs_write has the notification. */
+static void doorbell_on(struct virtio_pci *t, unsigned q)
+{
+    gpa_t a = gpa(t->doorbells_at + NOTIFY_OFF + q * NOTIFY_MULTIPLIER);
+    int fd = t->d->ops->doorbell(t->d, q);
+
+    if (fd >= 0 && !t->d->vm->engine->doorbell(t->d->vm, a, fd, true))
+        t->doorbells |= BIT32(q);
+}
+
+static void bar_moved(struct pci_function *f, unsigned n)
+{
+    struct virtio_pci *t = container_of(f, struct virtio_pci, pci);
+
+    if (n != REGS_BAR || !t->d->vm->engine->doorbell || !t->d->ops->doorbell)
+        return;
+    for (unsigned q = 0; q < t->d->nqueues; q++)
+        doorbell_off(t, q);
+    t->doorbells_at = f->bar[n].at;
+    for (unsigned q = 0; q < t->d->nqueues && t->doorbells_at != PCI_UNMAPPED; q++)
+        doorbell_on(t, q);
+}
+
 /* --- access through configuration space (4.1.4.9): for firmware that cannot reach the BAR
  * ---------
  */
@@ -383,6 +418,7 @@ int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device
     t->cfg_cap = add_cap(t, CAP_PCI, 20, 0, 0);
     pci_set_writable(&t->pci, t->cfg_cap + CAP_BAR, 1);
     pci_set_writable(&t->pci, t->cfg_cap + CAP_OFFSET, 12); /* offset, length, data */
+    t->pci.bar_moved = bar_moved;
     t->pci.config_reading = config_reading;
     t->pci.config_written = config_written;
     pci_use_intx(&t->pci);

@@ -12,7 +12,9 @@ struct virtio_pci {
     u8 isr; /* bit 0: queue, bit 1: configuration (4.1.4.5) */
     u32 device_feature_select, driver_feature_select;
     u16 queue_select;
-    u8 cfg_cap; /* where the PCI configuration access capability is */
+    u64 doorbells_at; /* where the register BAR was when ... */
+    u32 doorbells;    /* ... these queues' notifications were made the engine's to serve */
+    u8 cfg_cap;       /* where the PCI configuration access capability is */
 };
 
 /*

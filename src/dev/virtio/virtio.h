@@ -59,6 +59,10 @@ struct virtio_ops {
     void (*start)(struct virtio_device *d);
     /* The driver made buffers available in queue q. On a vCPU's thread: it must not block. */
     void (*notify)(struct virtio_device *d, unsigned q);
+    /* An eventfd that does as well as notify for queue q when something is added to it, without the
+     * VM lock and whether or not the queue may be used; -1: none. For a device whose notify does
+     * nothing but wake a thread. NULL: none for all queues. */
+    int (*doorbell)(struct virtio_device *d, unsigned q);
     /* The driver resets the device, or the machine is reset: forget what was negotiated. Chains
      * that were taken are still to be given back (virtq_push, virtq_drop), as soon as may be:
      * status reads as not yet reset until then. May be NULL. */

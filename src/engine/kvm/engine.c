@@ -29,6 +29,8 @@ static const struct {
     {KVM_CAP_X2APIC_API, "x2APIC interface"},
     {KVM_CAP_SIGNAL_MSI, "message-signalled interrupts"},
     {KVM_CAP_TSC_DEADLINE_TIMER, "TSC-deadline timer"},
+    {KVM_CAP_IOEVENTFD, "doorbells (ioeventfd)"},
+    {KVM_CAP_IOEVENTFD_ANY_LENGTH, "doorbells of any length"},
     {KVM_CAP_MP_STATE, "states of vCPUs"},
     {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
     {KVM_CAP_VCPU_EVENTS, "vCPU events"},
@@ -229,6 +231,15 @@ static int kvm_memory_changed(struct vm *vm)
     return 0;
 }
 
+static int kvm_doorbell(struct vm *vm, gpa_t a, int eventfd, bool on)
+{
+    struct kvm_machine *m = vm->engine_vm;
+    struct kvm_ioeventfd e = {
+        .addr = a.v, .fd = eventfd, .flags = on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN};
+
+    return kvm_ioctl(m->fd, KVM_IOEVENTFD, &e); /* of no length: of any */
+}
+
 static void kvm_vcpu_destroy(struct vcpu *v)
 {
     struct kvm_cpu *c = v->engine_vcpu;
@@ -384,6 +395,7 @@ const struct engine_ops kvm_engine_ops = {
     .dirty_log = kvm_dirty_log,
     .dirty_collect = kvm_dirty_collect,
     .add_tsc_offset = kvm_add_tsc_offset,
+    .doorbell = kvm_doorbell,
     .apic = &kvm_apic_ops,
     .stats = kvm_stats,
 };

@@ -281,6 +281,178 @@ static void blk__another_disk_is_refused(void **state)
     vd_board_free(b);
 }
 
+/* --- an engine with doorbells --- */
+
+#define BAR4 0x20
+#define COMMAND_MEMORY 2
+#define BELLS_MAX 8
+
+static struct bell {
+    u64 at;
+    int event; /* 0: not there */
+} bells[BELLS_MAX];
+static unsigned room; /* for so many */
+
+static int doorbell(struct vm *vm, gpa_t a, int event, bool on)
+{
+    struct bell *free = NULL, *is = NULL;
+    unsigned n = 0;
+
+    (void)vm;
+    for (unsigned i = 0; i < BELLS_MAX; i++) {
+        if (bells[i].event && bells[i].at == a.v)
+            is = &bells[i];
+        if (!bells[i].event)
+            free = &bells[i];
+        n += bells[i].event != 0;
+    }
+    if (on && n == room)
+        return -ENOSPC;
+    assert_int_equal(is != NULL, !on);
+    assert_true(on ? free != NULL : is->event == event);
+    *(on ? free : is) = (struct bell){a.v, on ? event : 0};
+    return 0;
+}
+
+static int bell_at(u64 addr)
+{
+    for (unsigned i = 0; i < BELLS_MAX; i++)
+        if (bells[i].event && bells[i].at == addr)
+            return bells[i].event;
+    return 0;
+}
+
+static unsigned nbells(void)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < BELLS_MAX; i++)
+        n += bells[i].event != 0;
+    return n;
+}
+
+static bool no_doorbell;
+
+static struct vd_board *create_with_doorbells(void)
+{
+    static struct engine_ops engine;
+    struct virtio_blk_config cfg = {
+        .disk = &disk, .name = "blk0", .queues = QUEUES, .no_doorbell = no_doorbell};
+    struct vd_board *now = vd_board_new();
+
+    engine = fake_engine_ops;
+    engine.doorbell = doorbell;
+    now->m->vm.engine = &engine;
+    memset(bells, 0, sizeof(bells));
+    assert_non_null(virtio_blk_create(&now->m->vm, now->host, DEVFN, &cfg));
+    return now;
+}
+
+static void start_with_doorbells(void)
+{
+    disk = (struct blockdev){.ops = &disk_ops, .size = sizeof(image)};
+    b = create_with_doorbells();
+    vd_attach(&d, b, DEVFN);
+    vd_start(&d, vd_mode(0), F_FLUSH | F_MQ, 8);
+}
+
+/* As a store of the guest's is served: by the doorbell there, or on the bus. */
+static void notify(unsigned q)
+{
+    int event = bell_at(d.q[q].notify_at);
+
+    if (event)
+        fake_ring(event);
+    else
+        vd_notify(&d, q);
+}
+
+static void serves(void)
+{
+    for (unsigned q = 0; q < QUEUES; q++) {
+        u64 w = add(q, OUT, q, 3);
+
+        notify(q);
+        fake_settle();
+        assert_int_equal(status(w), 0);
+        assert_true(vd_used(&d, q, NULL) >= 0);
+    }
+}
+
+static void blk__doorbells_are_where_the_registers_are(void **state)
+{
+    u64 bar;
+
+    (void)state;
+    room = BELLS_MAX;
+    no_doorbell = false;
+    start_with_doorbells();
+    assert_int_equal(nbells(), QUEUES);
+    assert_true(bell_at(d.q[0].notify_at) && bell_at(d.q[1].notify_at));
+    serves();
+    /* No memory decoding, no doorbell; elsewhere they are elsewhere. */
+    bar = vd_config(b, DEVFN, BAR4, 4) & ~15u;
+    vd_config_write(b, DEVFN, PCI_COMMAND, 2, PCI_COMMAND_MASTER);
+    assert_int_equal(nbells(), 0);
+    vd_config_write(b, DEVFN, BAR4, 4, (u32)bar + 0x100000);
+    vd_config_write(b, DEVFN, PCI_COMMAND, 2, PCI_COMMAND_MASTER | COMMAND_MEMORY);
+    assert_int_equal(nbells(), QUEUES);
+    assert_int_equal(bell_at(d.q[0].notify_at), 0);
+    for (unsigned q = 0; q < QUEUES; q++)
+        d.q[q].notify_at += 0x100000;
+    serves();
+    vd_config_write(b, DEVFN, BAR4, 4, (u32)bar);
+    for (unsigned q = 0; q < QUEUES; q++)
+        d.q[q].notify_at -= 0x100000;
+    assert_int_equal(nbells(), QUEUES);
+    serves();
+    /* And in the machine that goes on from a copy; a reset takes them away. */
+    vd_move(&b, &d, create_with_doorbells);
+    assert_int_equal(nbells(), QUEUES);
+    fake_settle();
+    serves();
+    device()->ops->reset(device());
+    assert_int_equal(nbells(), 0);
+    vd_board_free(b);
+}
+
+/* They ring whenever the guest wants, ready or not. */
+static void blk__a_doorbell_of_a_device_that_is_not_ready_does_nothing(void **state)
+{
+    int event;
+
+    (void)state;
+    room = BELLS_MAX;
+    no_doorbell = false;
+    start_with_doorbells();
+    event = bell_at(d.q[0].notify_at);
+    add(0, OUT, 0, 9);
+    vd_reset(&d);
+    image[0] = 1;
+    fake_ring(event);
+    fake_settle();
+    assert_int_equal(image[0], 1);
+    assert_int_equal(vd_status(&d), 0);
+    vd_board_free(b);
+}
+
+static void blk__goes_without_doorbells(void **state)
+{
+    (void)state;
+    no_doorbell = false;
+    room = 1; /* the other queue's is on the bus */
+    start_with_doorbells();
+    assert_int_equal(nbells(), 1);
+    serves();
+    vd_board_free(b);
+    no_doorbell = true;
+    room = BELLS_MAX;
+    start_with_doorbells();
+    assert_int_equal(nbells(), 0);
+    serves();
+    vd_board_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +462,9 @@ int main(void)
         cmocka_unit_test(blk__drain_waits_for_what_was_taken),
         cmocka_unit_test(blk__write_back_is_kept),
         cmocka_unit_test(blk__another_disk_is_refused),
+        cmocka_unit_test(blk__doorbells_are_where_the_registers_are),
+        cmocka_unit_test(blk__a_doorbell_of_a_device_that_is_not_ready_does_nothing),
+        cmocka_unit_test(blk__goes_without_doorbells),
     };
 
     return cmocka_run_group_tests_name("dev-virtio-blk", tests, NULL, NULL);

@@ -152,6 +152,80 @@ static void host__ram_is_zeroed_and_measured(void **state)
     assert_true(host_tsc_khz() > 100000);
 }
 
+/* --- workers --- */
+
+static struct {
+    u32 calls, inside, most; /* atomic */
+    u32 hold;                /* calls do not end while it is set; atomic */
+} job;
+
+static void do_job(void *opaque)
+{
+    u32 now = __atomic_add_fetch(&job.inside, 1, __ATOMIC_SEQ_CST);
+
+    (void)opaque;
+    if (now > __atomic_load_n(&job.most, __ATOMIC_SEQ_CST))
+        __atomic_store_n(&job.most, now, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&job.calls, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&job.hold, __ATOMIC_SEQ_CST))
+        host_yield();
+    __atomic_sub_fetch(&job.inside, 1, __ATOMIC_SEQ_CST);
+}
+
+static void wait_for(u32 *what, u32 n)
+{
+    while (__atomic_load_n(what, __ATOMIC_SEQ_CST) < n)
+        host_yield();
+}
+
+/* A kick or an event makes a call begin, also beside calls that do not end. */
+static void host__workers_take_kicks_and_events(void **state)
+{
+    struct host_workers *w;
+    u64 one = 1;
+
+    (void)state;
+    assert_int_equal(host_workers_create(&w, "test", 3, do_job, NULL), 0);
+    for (u32 i = 0; i < 2000; i++) {
+        u32 before = __atomic_load_n(&job.calls, __ATOMIC_SEQ_CST);
+
+        if (i % 2)
+            host_workers_kick(w);
+        else
+            assert_int_equal(write(host_workers_event(w), &one, sizeof(one)), sizeof(one));
+        wait_for(&job.calls, before + 1);
+    }
+    /* What was kicked twice may still come. */
+    job.hold = 1;
+    for (u32 i = 1; i <= 3; i++) {
+        host_workers_kick(w);
+        wait_for(&job.inside, i);
+    }
+    /* All are busy: it is not forgotten. */
+    job.calls = 0;
+    assert_int_equal(write(host_workers_event(w), &one, sizeof(one)), sizeof(one));
+    assert_int_equal(job.calls, 0);
+    __atomic_store_n(&job.hold, 0, __ATOMIC_SEQ_CST);
+    wait_for(&job.calls, 1);
+    host_workers_destroy(w);
+    assert_int_equal(job.inside, 0);
+    assert_int_equal(job.most, 3);
+}
+
+static void host__workers_end_while_they_wait(void **state)
+{
+    struct host_workers *w;
+
+    (void)state;
+    for (unsigned i = 0; i < 50; i++) {
+        assert_int_equal(host_workers_create(&w, "test", 4, do_job, NULL), 0);
+        if (i % 2)
+            host_workers_kick(w);
+        host_workers_destroy(w);
+    }
+    assert_int_equal(job.inside, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +234,8 @@ int main(void)
         cmocka_unit_test(host__loop_runs_posts_timers_and_descriptors),
         cmocka_unit_test(host__loop_serves_files_epoll_refuses),
         cmocka_unit_test(host__ram_is_zeroed_and_measured),
+        cmocka_unit_test(host__workers_take_kicks_and_events),
+        cmocka_unit_test(host__workers_end_while_they_wait),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
