@@ -455,6 +455,7 @@ struct bt_vcpu {
     bool watch_hit; /* an access met watchpoint `hit` */
     struct debug_watch hit;
     u8 slot;                 /* current address-space slot */
+    u8 ready;                /* bits: slots whose windows are filled in */
     bool one_kernel;         /* BT_KERNEL's window is that of slot 0 in every slot */
     u8 many_local;           /* times in a row that it had many pages that were not global */
     u32 mode;                /* BT_MODE_* */
@@ -570,6 +571,8 @@ static inline u8 *bt_rw(struct bt_vm *bt, const u8 *rx)
 
 /* --- tlb.c --- */
 void bt_tlb_init(struct bt_vcpu *c);
+/* Fills in the windows of the current slot, before it is used for the first time. */
+void bt_slot_ready(struct bt_vcpu *c);
 bool bt_canonical(const struct bt_vcpu *c, u64 lin);
 /*
  * Translates for a data access and fills the soft TLB of the current window. Returns the host

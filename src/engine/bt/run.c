@@ -99,6 +99,8 @@ void bt_update_mode(struct bt_vcpu *c)
             c->ibl_mode[BT_KERNEL] = c->ibl_mode[BT_KERNEL_AC] = mode;
         }
     }
+    if (unlikely(!(c->ready & BIT32(c->slot))))
+        bt_slot_ready(c);
     for (unsigned i = 0; i < BT_NCLASS; i++)
         c->env->win[i] = (u64)(uintptr_t)bt_window_env(c, i, c->slot);
     c->env->window = c->env->win[c->env->cls];

@@ -512,7 +512,8 @@ static void leave_slot(struct bt_vcpu *c, unsigned next)
         flush_window(c, win, false);
         c->one_kernel = false;
         for (unsigned slot = 1; slot < BT_SLOTS; slot++)
-            init_window(c, bt_window_env(c, BT_KERNEL, slot));
+            if (c->ready & BIT32(slot))
+                init_window(c, bt_window_env(c, BT_KERNEL, slot));
         return;
     }
     flush_window(c, win, true);
@@ -528,10 +529,16 @@ void bt_tlb_init(struct bt_vcpu *c)
 {
     c->slot_tag[0].valid = true;
     c->one_kernel = true;
-    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
-        for (unsigned cls = 0; cls < BT_NCLASS; cls++)
-            if (!bt_window_shared(c, cls, slot))
-                init_window(c, bt_window_env(c, cls, slot));
+    bt_slot_ready(c);
+}
+
+/* A window is 600 KiB, and most are never used. */
+void bt_slot_ready(struct bt_vcpu *c)
+{
+    c->ready |= (u8)BIT32(c->slot);
+    for (unsigned cls = 0; cls < BT_NCLASS; cls++)
+        if (!bt_window_shared(c, cls, c->slot))
+            init_window(c, bt_window_env(c, cls, c->slot));
 }
 
 void bt_flush(void *opaque, enum interp_flush what, u16 pcid)
