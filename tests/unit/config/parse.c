@@ -209,6 +209,7 @@ static void config__everything_printed_names_every_option(void **state)
 /* --- machines that are saved and restored --- */
 
 static struct config_line saved[16];
+static char saved_value[16][64];
 static size_t nsaved;
 static char taken[64];
 
@@ -216,7 +217,9 @@ static void keep(void *opaque, const char *name, const char *value)
 {
     (void)opaque;
     assert_true(nsaved < 16);
-    saved[nsaved++] = (struct config_line){name, strdup(value)};
+    snprintf(saved_value[nsaved], sizeof(saved_value[0]), "%s", value);
+    saved[nsaved] = (struct config_line){name, saved_value[nsaved]};
+    nsaved++;
 }
 
 static int restore(const char *line)
