@@ -30,6 +30,7 @@ while [ $done -lt "$changes" ]; do
     machine=$!
     lines $(($(grep -c '^carry' out) + 3)) || break
     done=$((done + 1))
+    [ $((done % 10)) -ne 0 ] || echo "@changed $done so far"
 done
 # A machine that hangs: what of it.
 [ $done -eq "$changes" ] || {
