@@ -31,11 +31,12 @@ const char *snapshot_unused(const struct snapshot *s, u32 *instance);
 int snapshot_map(struct snapshot *s, struct host_ram *ram, char *err, size_t err_size);
 
 /*
- * Compares the memory's checksums, for about budget_ns; further calls go on where the last one
- * stopped. 1: all is well and nothing is left (of compressed memory, snapshot_map does it); 0:
- * there is more; -errno with one line in err. Any thread, one at a time.
+ * Compares the memory's checksums, of `least` bytes and further ones until budget_ns have gone by;
+ * more calls go on where the last one stopped. 1: all is well and nothing is left (of compressed
+ * memory, snapshot_map does it); 0: there is more; -errno with one line in err. Any thread, one at
+ * a time.
  */
-int snapshot_verify(struct snapshot *s, u64 budget_ns, char *err, size_t err_size);
+int snapshot_verify(struct snapshot *s, u64 budget_ns, u64 least, char *err, size_t err_size);
 /* Whether nothing is left for it. */
 bool snapshot_verified(const struct snapshot *s);
 

@@ -39,9 +39,11 @@ class Machine:
     def spawn(self, *args):
         self.lives += 1
         path = self.tmp / f'{self.name}.{self.lives}.out'
-        self.file = open(path, 'w+', encoding='utf-8', errors='replace')
-        self.process = subprocess.Popen([self.program, *args, '--name', self.name], stdin=subprocess.DEVNULL,
-                                        stdout=self.file, stderr=subprocess.PIPE)
+        with open(path, 'wb') as out:
+            self.process = subprocess.Popen([self.program, *args, '--name', self.name], stdin=subprocess.DEVNULL,
+                                            stdout=out, stderr=subprocess.PIPE)
+        # Opened again: the machine writes where its own offset is, not where somebody has read.
+        self.file = open(path, encoding='utf-8', errors='replace', newline='')
 
     def run(self, *args):
         self.spawn('run', '--engine', 'bt', '-q', *args)

@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (host_ram_alloc(&r, snapshot_ram_size(s)))
             abort();
         if (!snapshot_map(s, &r, err, sizeof(err)))
-            snapshot_verify(s, UINT64_MAX, err, sizeof(err));
+            snapshot_verify(s, UINT64_MAX, 0, err, sizeof(err));
         host_ram_free(&r);
         snapshot_close(s);
     }

@@ -63,7 +63,7 @@ static int read_file(void)
     assert_int_equal(host_ram_alloc(&r, snapshot_ram_size(s)), 0);
     result = snapshot_map(s, &r, err, sizeof(err));
     while (!result)
-        result = snapshot_verify(s, 1, err, sizeof(err));
+        result = snapshot_verify(s, 1, 1, err, sizeof(err));
     if (result == 1 && (r.size != RAM_SIZE || memcmp(r.ptr, ram, RAM_SIZE) != 0)) {
         snprintf(err, sizeof(err), "other memory than was saved");
         abort();
