@@ -24,7 +24,7 @@ machine=$!
 lines 3
 while [ $done -lt "$changes" ]; do
     [ $engine = kvm ] && engine=bt || engine=kvm
-    trivisor snapshot box box.vm --stop 2>save || break
+    timeout 90 trivisor snapshot box box.vm --stop 2>save || break
     wait $machine || break
     trivisor restore box.vm --engine $engine -q --name box </dev/null >>out 2>err &
     machine=$!
