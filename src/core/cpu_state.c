@@ -170,10 +170,9 @@ static void move_events(const struct mover *m, struct x86_vcpu_state *s)
     move8(m, &s->nmi_blocked);
     move8(m, &s->nmi_pending);
     move8(m, &s->db_pending);
-    move8(m, &s->ev_valid);
+    move8(m, &s->ev_kind);
     move8(m, &s->ev_vector);
     move8(m, &s->ev_has_error);
-    move8(m, &s->ev_is_soft);
     move32(m, &s->ev_error);
 }
 
@@ -254,9 +253,9 @@ static void normalize(struct x86_vcpu_state *s)
     /* AMD-V has one kind of interrupt shadow, and KVM calls it both. */
     if (s->int_shadow == 3)
         s->int_shadow = 1;
-    if (!s->ev_valid)
-        s->ev_vector = s->ev_has_error = s->ev_is_soft = 0;
-    if (!s->ev_valid || !s->ev_has_error)
+    if (s->ev_kind == X86_EV_NONE)
+        s->ev_vector = s->ev_has_error = 0;
+    if (!s->ev_has_error)
         s->ev_error = 0;
     /* Bits that no CPU looks at but some keep. */
     s->sfmask = (u32)s->sfmask;

@@ -5,7 +5,7 @@
 
 #include "core/cpu_state.h"
 
-#define VERSION 1
+#define VERSION 2
 /* What a vCPU that is not running may have been sent and not seen yet. Interrupts are the interrupt
  * controller's to know. */
 #define SAVED_EVENTS (VCPU_EV_NMI | VCPU_EV_INIT | VCPU_EV_SIPI)

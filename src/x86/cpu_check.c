@@ -206,9 +206,20 @@ static bool events_valid(const struct x86_vcpu_state *s)
     if (s->activity > X86_SHUTDOWN || s->int_shadow > 2 || s->nmi_blocked > 1 ||
         s->nmi_pending > 1 || s->db_pending > 1)
         return false;
-    if (s->ev_valid > 1 || s->ev_has_error > 1 || s->ev_is_soft > 1)
+    switch (s->ev_kind) {
+    case X86_EV_NONE:
+        return true;
+    case X86_EV_EXTERNAL:
+        return !s->ev_has_error;
+    case X86_EV_NMI:
+        return s->ev_vector == X86_NMI && !s->ev_has_error;
+    case X86_EV_EXCEPTION:
+        return s->ev_vector < 32 && s->ev_vector != X86_NMI && s->ev_vector != X86_BP &&
+               s->ev_vector != X86_OF &&
+               (!s->ev_has_error || (s->ev_has_error == 1 && has_error_code(s->ev_vector)));
+    default:
         return false;
-    return !s->ev_valid || !s->ev_has_error || (has_error_code(s->ev_vector) && !s->ev_is_soft);
+    }
 }
 
 static bool xcr0_valid(const struct x86_vcpu_state *s, const struct x86_cpu_model *m)

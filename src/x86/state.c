@@ -42,7 +42,7 @@ static void common(struct x86_vcpu_state *s, u32 cpuid_1_eax)
     s->activity = X86_RUNNING;
     s->int_shadow = 0;
     s->nmi_blocked = s->nmi_pending = s->db_pending = 0;
-    s->ev_valid = 0;
+    s->ev_kind = X86_EV_NONE;
 }
 
 void x86_state_reset(struct x86_vcpu_state *s, u32 cpuid_1_eax, u64 host_tsc)

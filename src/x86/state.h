@@ -37,6 +37,10 @@ struct x86_dtr {
     u32 limit;
 };
 
+/* What an event is tells how it is delivered; the vector does not: any from 16 on may be a
+ * device's. */
+enum x86_event { X86_EV_NONE, X86_EV_EXTERNAL, X86_EV_NMI, X86_EV_EXCEPTION };
+
 enum x86_activity { X86_RUNNING, X86_HALTED, X86_WAIT_SIPI, X86_SHUTDOWN };
 
 /* Standard-format XSAVE image; 4 KiB holds x87, SSE, AVX and AVX-512 (2696 bytes) with room. */
@@ -68,8 +72,11 @@ struct x86_vcpu_state {
     u8 nmi_pending;
     u8 db_pending; /* a #DB trap (DR6 bits set already) is to be delivered before the next
                       instruction */
-    /* An event whose delivery was cut short by a save and must be delivered again. */
-    u8 ev_valid, ev_vector, ev_has_error, ev_is_soft;
+    /* An event whose delivery was cut short by a save and must be delivered again. Those of
+     * instructions (INT n, INT3, INTO) are none: RIP is still there, and they are executed again.
+     */
+    u8 ev_kind; /* enum x86_event */
+    u8 ev_vector, ev_has_error;
     u32 ev_error;
     /* MSRs with storage of their own; semantics in x86/msr.h. */
     u64 mtrr_def_type, mtrr_fixed[11], mtrr_base[X86_MTRR_VAR], mtrr_mask[X86_MTRR_VAR];

@@ -139,11 +139,32 @@ int lapic_load(struct device *d, struct stream *in)
     return in->error;
 }
 
+static bool anybody_has(const struct lapics *set, unsigned vector)
+{
+    for (unsigned i = 0; i < set->n; i++)
+        if ((set->apic[i].irr[vector / 32] | set->apic[i].isr[vector / 32]) & BIT32(vector % 32))
+            return true;
+    return false;
+}
+
+/*
+ * An engine with APICs of its own tells of an EOI a moment after it has happened, and the machine
+ * may have been saved in between. The I/O APIC would wait for it forever, with its interrupt in no
+ * APIC any more. To be told twice does it no harm.
+ */
+static void tell_eois(const struct lapics *set)
+{
+    for (unsigned vector = 16; vector < 256 && set->eoi; vector++)
+        if (!anybody_has(set, vector))
+            set->eoi(set->eoi_opaque, (u8)vector);
+}
+
 /* Whoever has something pending finds it when asked. */
 void lapic_loaded(struct device *d)
 {
     struct lapics *set = container_of(d, struct lapics, dev);
 
+    tell_eois(set);
     for (unsigned i = 0; i < set->n; i++)
         vcpu_post(set->apic[i].v, VCPU_EV_IRQ);
 }

@@ -271,7 +271,7 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
         if (ev & VCPU_EV_IRQ)
             bt_set_irq_maybe(c->env, true);
     }
-    if (unlikely(s->ev_valid)) {
+    if (unlikely(s->ev_kind != X86_EV_NONE)) {
         c->delivered = true;
         c->result = (u8)interp_event_again(&c->interp);
         bt_code_written(c);

@@ -98,13 +98,11 @@ static enum interp_result deliver_db(struct interp *in)
 enum interp_result interp_event_again(struct interp *in)
 {
     struct x86_vcpu_state *s = in->s;
-    u8 vector = s->ev_vector;
+    u8 vector = s->ev_vector, kind = s->ev_kind;
 
-    s->ev_valid = 0;
-    if (s->ev_is_soft || vector == X86_BP || vector == X86_OF)
-        return INTERP_OK;
-    if (vector == X86_NMI || vector >= 32)
-        return interp_interrupt(in, vector, vector == X86_NMI);
+    s->ev_kind = X86_EV_NONE;
+    if (kind != X86_EV_EXCEPTION)
+        return interp_interrupt(in, vector, kind == X86_EV_NMI);
     if (vector == X86_DB)
         return deliver_db(in);
     struct interp_fault f = {

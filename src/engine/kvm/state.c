@@ -134,20 +134,20 @@ static int fetch_events(struct kvm_cpu *c)
     s->nmi_blocked = e.nmi.masked != 0;
     s->nmi_pending = e.nmi.pending != 0;
     s->db_pending = 0;
-    s->ev_valid = s->ev_vector = s->ev_has_error = s->ev_is_soft = 0;
+    s->ev_kind = X86_EV_NONE;
+    s->ev_vector = s->ev_has_error = 0;
     s->ev_error = 0;
     if (e.exception.injected || e.exception.pending) {
-        s->ev_valid = 1;
+        s->ev_kind = X86_EV_EXCEPTION;
         s->ev_vector = e.exception.nr;
         s->ev_has_error = e.exception.has_error_code;
         s->ev_error = e.exception.error_code;
     } else if (e.nmi.injected) {
-        s->ev_valid = 1;
+        s->ev_kind = X86_EV_NMI;
         s->ev_vector = X86_NMI;
-    } else if (e.interrupt.injected) {
-        s->ev_valid = 1;
+    } else if (e.interrupt.injected && !e.interrupt.soft) {
+        s->ev_kind = X86_EV_EXTERNAL;
         s->ev_vector = e.interrupt.nr;
-        s->ev_is_soft = e.interrupt.soft;
     }
     return 0;
 }
@@ -268,7 +268,6 @@ static int put_sregs(struct kvm_cpu *c)
     return kvm_ioctl(c->fd, KVM_SET_SREGS2, &r);
 }
 
-/* An event that was cut short: which of KVM's three kinds it is, its vector tells. */
 static int put_events(struct kvm_cpu *c)
 {
     const struct x86_vcpu_state *s = &c->s;
@@ -280,17 +279,16 @@ static int put_events(struct kvm_cpu *c)
         .nmi.pending = s->nmi_pending,
     };
 
-    if (s->ev_valid && s->ev_vector == X86_NMI) {
+    if (s->ev_kind == X86_EV_NMI) {
         e.nmi.injected = 1;
-    } else if (s->ev_valid && s->ev_vector < 32 && !s->ev_is_soft) {
+    } else if (s->ev_kind == X86_EV_EXCEPTION) {
         e.exception.injected = 1;
         e.exception.nr = s->ev_vector;
         e.exception.has_error_code = s->ev_has_error;
         e.exception.error_code = s->ev_error;
-    } else if (s->ev_valid) {
+    } else if (s->ev_kind == X86_EV_EXTERNAL) {
         e.interrupt.injected = 1;
         e.interrupt.nr = s->ev_vector;
-        e.interrupt.soft = s->ev_is_soft;
     } else if (s->db_pending) {
         e.exception.injected = 1;
         e.exception.nr = X86_DB;

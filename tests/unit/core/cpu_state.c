@@ -106,7 +106,7 @@ static void state__comes_back(void **state)
     s.tsc_aux = 1;
     s.tsc_adjust = (u64)-5;
     s.nmi_pending = 1;
-    s.ev_valid = 1;
+    s.ev_kind = X86_EV_EXCEPTION;
     s.ev_vector = 14;
     s.ev_has_error = 1;
     s.ev_error = 2;
@@ -222,8 +222,13 @@ static void state__refuses_the_impossible(void **state)
     REFUSED(s.activity = 4);
     REFUSED(s.int_shadow = 4);
     REFUSED(s.nmi_blocked = 2);
-    REFUSED(s.ev_valid = 2);
-    REFUSED((s.ev_valid = 1, s.ev_vector = 6, s.ev_has_error = 1));
+    REFUSED(s.ev_kind = 4);
+    REFUSED((s.ev_kind = X86_EV_EXCEPTION, s.ev_vector = 6, s.ev_has_error = 1));
+    REFUSED((s.ev_kind = X86_EV_EXCEPTION, s.ev_vector = X86_NMI));
+    REFUSED((s.ev_kind = X86_EV_EXCEPTION, s.ev_vector = X86_BP));
+    REFUSED((s.ev_kind = X86_EV_EXCEPTION, s.ev_vector = 32));
+    REFUSED((s.ev_kind = X86_EV_NMI, s.ev_vector = X86_PF));
+    REFUSED((s.ev_kind = X86_EV_EXTERNAL, s.ev_vector = X86_PF, s.ev_has_error = 1));
     REFUSED(s.dr6 = 0);
     REFUSED(s.dr6 |= BIT64(32));
     REFUSED(s.dr7 |= BIT64(32));
@@ -238,6 +243,7 @@ static void state__forms_of_engines(void **state)
     build(true);
     s.int_shadow = 3;
     s.sfmask = ~(u64)0;
+    s.ev_kind = X86_EV_NONE;
     s.ev_vector = 99; /* of nothing */
     assert_int_equal(through_stream(), 0);
     assert_int_equal(t.int_shadow, 1);

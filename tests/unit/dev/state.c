@@ -6,6 +6,7 @@
 #include "chipset.h"
 #include "dev/chipset/acpi_pm.h"
 #include "dev/chipset/irqchip.h"
+#include "dev/chipset/lapic.h"
 #include "dev/chipset/vmgenid.h"
 #include "state_file.h"
 #include "test.h"
@@ -183,6 +184,41 @@ static void state__level_until_eoi(void **state)
     apic_write(1, 0xb0, 0);
     assert_int_equal(pending(1), -1);
     assert_int_equal(io_read(0x10 + 2 * 19), 0x8070);
+    chipset_free(c);
+}
+
+static struct device *device(const char *name)
+{
+    for (struct device *d = m->vm.devices; d; d = d->next)
+        if (!strcmp(d->ops->name, name))
+            return d;
+    fail_msg("no device %s", name);
+    return NULL;
+}
+
+/* As an engine leaves it that tells of EOIs after they have happened. */
+static void state__eoi_not_told(void **state)
+{
+    (void)state;
+    start(1);
+    enable_apics();
+    io_write(0x10 + 2 * 19, 0x8070);
+    vm_lock(&m->vm);
+    pci_set_intx(&c->fn, true);
+    vm_unlock(&m->vm);
+    assert_int_equal(ack(0), 0x70);
+    lapic_set_eoi(device("lapic"), NULL, NULL);
+    apic_write(0, 0xb0, 0);
+    assert_int_equal(pending(0), -1);
+    again(0);
+    assert_int_equal(io_read(0x10 + 2 * 19), 0xc070);
+    device("lapic")->ops->loaded(device("lapic"));
+    assert_int_equal(ack(0), 0x70);
+    /* In service: nobody has ended this one. */
+    again(0);
+    device("lapic")->ops->loaded(device("lapic"));
+    assert_int_equal(pending(0), -1);
+    assert_int_equal(io_read(0x10 + 2 * 19), 0xc070);
     chipset_free(c);
 }
 
@@ -729,6 +765,7 @@ int main(void)
         cmocka_unit_test(state__8259_in_service),
         cmocka_unit_test(state__8259_expects_a_word),
         cmocka_unit_test(state__level_until_eoi),
+        cmocka_unit_test(state__eoi_not_told),
         cmocka_unit_test(state__lapic_registers),
         cmocka_unit_test(state__lapic_timers),
         cmocka_unit_test(state__pit),

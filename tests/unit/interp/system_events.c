@@ -135,14 +135,14 @@ static void events__begun_elsewhere(void **state)
     struct machine *m = machine_long();
     (void)state;
     machine_ring3(m);
-    m->s.ev_valid = 1;
+    m->s.ev_kind = X86_EV_EXCEPTION;
     m->s.ev_vector = X86_PF;
     m->s.ev_has_error = 1;
     m->s.ev_error = 6;
     m->s.cr2 = 0x1234;
     assert_int_equal(interp_event_again(&m->in), INTERP_OK);
     assert_vector(m, X86_PF);
-    assert_int_equal(m->s.ev_valid, 0);
+    assert_int_equal(m->s.ev_kind, X86_EV_NONE);
     assert_int_equal(m->s.cr2, 0x1234);
     assert_int_equal(get64(m, STACK0 - 48), 6);
     assert_int_equal(get64(m, STACK0 - 40), CODE);
@@ -151,7 +151,7 @@ static void events__begun_elsewhere(void **state)
     m = machine_long();
     machine_ring3(m);
     m->s.activity = X86_HALTED;
-    m->s.ev_valid = 1;
+    m->s.ev_kind = X86_EV_EXTERNAL;
     m->s.ev_vector = 0x40;
     assert_int_equal(interp_event_again(&m->in), INTERP_OK);
     assert_vector(m, 0x40);
@@ -160,12 +160,12 @@ static void events__begun_elsewhere(void **state)
     machine_free(m);
 
     m = machine_long();
-    m->s.ev_valid = 1;
-    m->s.ev_vector = 0x80; /* INT 80H: it comes again */
-    m->s.ev_is_soft = 1;
+    machine_ring3(m);
+    m->s.ev_kind = X86_EV_EXTERNAL; /* of a device whose vector looks like #AC: no error code */
+    m->s.ev_vector = X86_AC_FAULT;
     assert_int_equal(interp_event_again(&m->in), INTERP_OK);
-    assert_int_equal(m->s.ev_valid, 0);
-    assert_int_equal(m->s.rip, CODE);
+    assert_vector(m, X86_AC_FAULT);
+    assert_int_equal(get64(m, STACK0 - 40), CODE);
     machine_free(m);
 }
 
