@@ -154,7 +154,8 @@ void host_bh_cancel(struct host_bh *bh);
 /* (Re)arms the loop's one timer: fn(opaque) at absolute monotonic ns; UINT64_MAX disarms. Any
  * thread. */
 void host_loop_timer(u64 monotonic_ns, void (*fn)(void *opaque), void *opaque);
-/* Runs until host_loop_stop. */
+/* Runs until host_loop_stop. When that is called by what the loop runs, nothing else is run but
+ * posts; when it comes from another thread, what is ready already still is. */
 int host_loop_run(void);
 void host_loop_stop(void);
 

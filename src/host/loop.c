@@ -44,6 +44,8 @@ static struct {
     struct host_bh *bh_first, **bh_last;
     unsigned nbhs;
     bool stop;
+    bool at_once; /* the loop's own thread stopped it; only that thread's */
+    pthread_t thread;
     u64 deadline;
     void (*timer_fn)(void *opaque);
     void *timer_opaque;
@@ -278,7 +280,7 @@ static void run_bhs(void)
 
     pthread_mutex_lock(&loop.lock);
     n = loop.nbhs;
-    while (n-- && loop.bh_first) {
+    while (n-- && loop.bh_first && !loop.at_once) {
         struct host_bh *bh = unlink_bh(&loop.bh_first);
 
         pthread_mutex_unlock(&loop.lock);
@@ -334,7 +336,7 @@ static void run_timer(void)
 
 static void run_always_ready(void)
 {
-    for (struct watch *w = loop.watches; w; w = w->next)
+    for (struct watch *w = loop.watches; w && !loop.at_once; w = w->next)
         if (w->always_ready && !w->dead && w->events)
             w->fn(w->opaque, w->events);
 }
@@ -346,12 +348,14 @@ int host_loop_run(void)
 
     if (err)
         return err;
+    loop.thread = pthread_self();
+    loop.at_once = false;
     while (!__atomic_load_n(&loop.stop, __ATOMIC_ACQUIRE)) {
         int n = epoll_wait(loop.ep, ev, EVENTS_AT_ONCE, loop.always_ready ? 0 : -1);
 
         if (n < 0 && errno != EINTR)
             return -errno;
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < n && !loop.at_once; i++) {
             if (ev[i].data.ptr == &loop.wake) {
                 u64 count;
 
@@ -378,6 +382,8 @@ int host_loop_run(void)
 
 void host_loop_stop(void)
 {
+    if (pthread_equal(pthread_self(), loop.thread))
+        loop.at_once = true;
     __atomic_store_n(&loop.stop, true, __ATOMIC_RELEASE);
     if (!loop_ready())
         wake_loop();

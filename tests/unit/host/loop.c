@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "core/host.h"
@@ -139,6 +140,50 @@ static void host__loop_serves_files_epoll_refuses(void **state)
     close(null_fd);
 }
 
+static unsigned served;
+
+static void serve_and_stop(void *opaque, u32 events)
+{
+    (void)opaque;
+    (void)events;
+    served++;
+    host_loop_stop();
+}
+
+static void serve_bh(void *opaque)
+{
+    (void)opaque;
+    serve_and_stop(NULL, 0);
+}
+
+/* A machine that was saved and has ended does nothing that whoever goes on would do again. */
+static void host__loop_stops_at_once(void **state)
+{
+    static struct host_bh bh[2];
+    int fd[3];
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        fd[i] = eventfd(1, EFD_CLOEXEC);
+        assert_int_equal(host_loop_add_fd(fd[i], EPOLLIN, serve_and_stop, NULL), 0);
+    }
+    assert_int_equal(host_loop_run(), 0);
+    assert_int_equal(served, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        host_loop_del_fd(fd[i]);
+        close(fd[i]);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        host_bh_init(&bh[i], serve_bh, NULL);
+        host_bh_schedule(&bh[i]);
+    }
+    assert_int_equal(host_loop_run(), 0);
+    assert_int_equal(served, 2);
+    /* It is not forgotten. */
+    assert_int_equal(host_loop_run(), 0);
+    assert_int_equal(served, 3);
+}
+
 static void host__ram_is_zeroed_and_measured(void **state)
 {
     struct host_ram r;
@@ -233,6 +278,7 @@ int main(void)
         cmocka_unit_test(host__event_wakes_its_waiter),
         cmocka_unit_test(host__loop_runs_posts_timers_and_descriptors),
         cmocka_unit_test(host__loop_serves_files_epoll_refuses),
+        cmocka_unit_test(host__loop_stops_at_once),
         cmocka_unit_test(host__ram_is_zeroed_and_measured),
         cmocka_unit_test(host__workers_take_kicks_and_events),
         cmocka_unit_test(host__workers_end_while_they_wait),
