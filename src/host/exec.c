@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/host.h"
+#include "host/ram.h"
 
 #define HUGE_FROM (4u << 20)
 #define ALT_STACK_SIZE (64 * 1024)
@@ -126,6 +127,8 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     struct host_signal hs;
     int saved_errno = errno;
 
+    /* First: to an engine an access of its guest's memory does not fault. */
+    host_ram_check_signal(sig, info);
     for (unsigned i = 0; i < 16; i++)
         hs.gpr[i] = (u64 *)&uc->uc_mcontext.gregs[greg_of[i]];
     hs.rip = (u64 *)&uc->uc_mcontext.gregs[REG_RIP];

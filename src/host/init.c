@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "core/host.h"
 #include "host/init.h"
+#include "host/ram.h"
 
 #define END_HOOKS_MAX 8
 
@@ -116,8 +117,10 @@ static void on_check_failed(const char *file, int line, const char *expr)
     abort();
 }
 
-static void on_fatal_signal(int sig)
+static void on_fatal_signal(int sig, siginfo_t *info, void *context)
 {
+    (void)context;
+    host_ram_check_signal(sig, info);
     host_end();
     /* SA_RESETHAND: the signal, raised again, ends the process the ordinary way. */
     raise(sig);
@@ -126,13 +129,13 @@ static void on_fatal_signal(int sig)
 void host_init(enum log_level level)
 {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};
-    struct sigaction sa = {.sa_handler = on_fatal_signal};
+    struct sigaction sa = {.sa_sigaction = on_fatal_signal};
 
     host_clock_begin();
     log_limit = level;
     log_set_sink(log_to_stderr);
     check_set_handler(on_check_failed);
-    sa.sa_flags = (int)SA_RESETHAND;
+    sa.sa_flags = (int)(SA_RESETHAND | SA_SIGINFO);
     sigemptyset(&sa.sa_mask);
     for (unsigned i = 0; i < ARRAY_SIZE(fatal); i++)
         sigaction(fatal[i], &sa, NULL);

@@ -12,6 +12,8 @@
 
 #include "base/bits.h"
 #include "core/host.h"
+#include "host/init.h"
+#include "host/ram.h"
 
 #define HUGE_SIZE ((u64)2 << 20)
 #define MAPPED_SHIFT 16
@@ -132,6 +134,23 @@ static bool may_be_mapped(const void *p)
         if ((u64)p - (u64)r->ptr < r->size)
             return true;
     return false;
+}
+
+void host_ram_check_signal(int sig, const siginfo_t *info)
+{
+    static const char text[] =
+        "trivisor: error: the file of the saved machine has become shorter or "
+        "cannot be read: the guest's memory is lost";
+    static u32 said;
+
+    if (sig != SIGBUS || info->si_code != BUS_ADRERR || !may_be_mapped(info->si_addr))
+        return;
+    /* Several threads may meet it. */
+    while (__atomic_exchange_n(&said, 1, __ATOMIC_SEQ_CST))
+        host_yield();
+    host_end();
+    host_print_line(text, sizeof(text) - 1);
+    _exit(125);
 }
 
 /* Dropped, a file's page would be read from the file again. */

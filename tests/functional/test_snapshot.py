@@ -252,6 +252,19 @@ def test_bad_files_get_one_line(machine, tmp_path, program, disk):
     m.check()
 
 
+def test_a_file_that_becomes_shorter(machine, tmp_path):
+    """Memory is read from it as the guest comes to it (docs/snapshot.md)."""
+    m = machine(cpus=2)
+    m.wait('carry 1\r?\n')
+    assert m.save(tmp_path / 'box.vm', '--stop').returncode == 0
+    m.restore(tmp_path / 'box.vm').go_on(1)
+    os.truncate(tmp_path / 'box.vm', 4096)
+    err = m.process.communicate(timeout=30)[1].decode()
+    assert m.process.returncode == 125, err
+    assert err == ('trivisor: error: the file of the saved machine has become shorter or cannot be read: the guest\'s '
+                   'memory is lost\n')
+
+
 def test_what_cannot_be_saved_says_so(machine, tmp_path, program, kernel, carry_image):
     m = machine()
     m.wait('carry 1\r?\n')
