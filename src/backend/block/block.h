@@ -54,4 +54,29 @@ char *block_spec_from(const char *text, const char *dir);
  */
 struct blockdev *block_open(const struct block_spec *spec, char *err, size_t err_size);
 
+/* --- a disk that one process opens and another one, which is confined, uses --- */
+
+/* Images in a chain of backing files; more is a mistake or an attack. */
+#define BLOCK_CHAIN_MAX 32
+
+/* Descriptors of an image, of its backing file, of that one's and so on. -1: none. */
+struct block_chain {
+    int fd[BLOCK_CHAIN_MAX];
+    unsigned n;
+};
+
+/*
+ * Opens and locks the files that block_open would, and reads of them just what it takes to find
+ * them. The locks belong to the descriptors and stay as long as any copy of them is open, whoever
+ * holds it. 0, or -errno with one line in err and nothing to close.
+ */
+int block_chain_open(const struct block_spec *spec, struct block_chain *c, char *err,
+                     size_t err_size);
+void block_chain_close(struct block_chain *c);
+
+/* As block_open, with the files of *c, which are exactly the disk's; those it takes over, or
+ * closes, are -1 afterwards. */
+struct blockdev *block_adopt(const struct block_spec *spec, struct block_chain *c, char *err,
+                             size_t err_size);
+
 #endif

@@ -115,6 +115,40 @@ int block_file_open(struct block_file *f, const char *path, bool readonly, char 
     return 0;
 }
 
+int block_file_adopt(struct block_file *f, int fd, const char *path, bool readonly, char *err,
+                     size_t err_size)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL), wanted = O_RDWR;
+
+    *f = (struct block_file){.fd = fd, .readonly = readonly, .path = strdup(path)};
+    if (!f->path)
+        return refuse(f, -ENOMEM, err, err_size, NULL);
+    /* Not glibc's fstat: see block_file_stamp. */
+    if (flags < 0 || syscall(SYS_fstat, fd, &st))
+        return refuse(f, -errno, err, err_size, NULL);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        return refuse(f, -EINVAL, err, err_size, "what came is neither a file nor a block device");
+    if (readonly && (flags & O_ACCMODE) == O_RDONLY)
+        wanted = O_RDONLY;
+    if ((flags & O_ACCMODE) != wanted || (flags & (O_APPEND | O_PATH)))
+        return refuse(f, -EINVAL, err, err_size,
+                      readonly ? "it was not opened for reading"
+                               : "it was not opened for reading and writing");
+    f->dev = st.st_dev;
+    f->ino = st.st_ino;
+    f->device = S_ISBLK(st.st_mode);
+    f->size = (u64)st.st_size;
+    if (f->device) {
+        off_t end = lseek(fd, 0, SEEK_END); /* BLKGETSIZE64 is none of a confined process's calls */
+
+        if (end < 0)
+            return refuse(f, -errno, err, err_size, NULL);
+        f->size = (u64)end;
+    }
+    return 0;
+}
+
 void block_file_close(struct block_file *f)
 {
     if (f->fd >= 0)

@@ -29,6 +29,10 @@ struct block_file {
  */
 int block_file_open(struct block_file *f, const char *path, bool readonly, char *err,
                     size_t err_size);
+/* Takes over fd, on which another process has done the same; nothing is locked here, for the locks
+ * come with it. For a confined process. Likewise; fd is closed when it fails. */
+int block_file_adopt(struct block_file *f, int fd, const char *path, bool readonly, char *err,
+                     size_t err_size);
 void block_file_close(struct block_file *f);
 
 /* Reads len bytes at off into the pieces of iov, from their byte skip on. What is behind the end of

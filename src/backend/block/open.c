@@ -76,36 +76,69 @@ static enum block_format decide(struct block_file *f, const struct image_how *ho
     return BLOCK_FORMAT_NONE;
 }
 
+/* The loop would end at IMAGE_CHAIN_MAX; this says what is wrong. */
+static int refuse_loop(const char *path, const struct image_how *how, dev_t dev, ino_t ino,
+                       char *err, size_t err_size)
+{
+    for (const struct image_how *o = how->overlay; o; o = o->overlay)
+        if (o->file->dev == dev && o->file->ino == ino) {
+            snprintf(err, err_size, "disk %s: the chain of backing files comes back to it", path);
+            return -EINVAL;
+        }
+    return 0;
+}
+
+static int open_file(struct block_file *f, const char *path, struct image_how *how, char *err,
+                     size_t err_size)
+{
+    struct block_chain *given = how->given;
+    struct stat st;
+    int fd;
+
+    if (!given) {
+        /* Before it is locked against itself. */
+        if (!stat(path, &st) && refuse_loop(path, how, st.st_dev, st.st_ino, err, err_size))
+            return -EINVAL;
+        return block_file_open(f, path, how->readonly, err, err_size);
+    }
+    if (how->depth >= given->n) {
+        snprintf(err, err_size, "disk %s: its descriptor did not come with the request", path);
+        return -EINVAL;
+    }
+    fd = given->fd[how->depth];
+    given->fd[how->depth] = -1;
+    return block_file_adopt(f, fd, path, how->readonly, err, err_size);
+}
+
+int image_open_file(struct block_file *f, const char *path, enum block_format *format,
+                    struct image_how *how, char *err, size_t err_size)
+{
+    if (how->depth >= IMAGE_CHAIN_MAX) {
+        snprintf(err, err_size, "disk %s: more than %d images in a chain", path, IMAGE_CHAIN_MAX);
+        return -EINVAL;
+    }
+    if (open_file(f, path, how, err, err_size))
+        return -EINVAL;
+    f->unsafe = how->unsafe;
+    if (*format == BLOCK_FORMAT_NONE)
+        *format = decide(f, how, err, err_size);
+    if (*format != BLOCK_FORMAT_NONE && !refuse_loop(path, how, f->dev, f->ino, err, err_size)) {
+        how->file = f;
+        return 0;
+    }
+    block_file_close(f);
+    return -EINVAL;
+}
+
 struct blockdev *image_open(const char *path, enum block_format format, struct image_how *how,
                             char *err, size_t err_size)
 {
     struct block_file f;
-    struct stat st;
 
-    if (how->depth >= IMAGE_CHAIN_MAX) {
-        snprintf(err, err_size, "disk %s: more than %d images in a chain", path, IMAGE_CHAIN_MAX);
+    if (image_open_file(&f, path, &format, how, err, err_size))
         return NULL;
-    }
-    for (const struct image_how *o = how->overlay; o && !stat(path, &st); o = o->overlay)
-        if (o->file->dev == st.st_dev && o->file->ino == st.st_ino) {
-            snprintf(err, err_size, "disk %s: the chain of backing files comes back to it", path);
-            return NULL;
-        }
-    if (block_file_open(&f, path, how->readonly, err, err_size))
-        return NULL;
-    f.unsafe = how->unsafe;
-    if (format == BLOCK_FORMAT_NONE)
-        format = decide(&f, how, err, err_size);
-    how->file = &f;
-    switch (format) {
-    case BLOCK_FORMAT_RAW:
-        return raw_open(&f, how, err, err_size);
-    case BLOCK_FORMAT_QCOW2:
-        return qcow2_open(&f, how, err, err_size);
-    default:
-        block_file_close(&f);
-        return NULL;
-    }
+    return format == BLOCK_FORMAT_RAW ? raw_open(&f, how, err, err_size)
+                                      : qcow2_open(&f, how, err, err_size);
 }
 
 struct blockdev *block_open(const struct block_spec *spec, char *err, size_t err_size)

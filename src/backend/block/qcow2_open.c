@@ -347,13 +347,12 @@ static int backing_path(struct opening *o, const char *name, char *path, size_t 
     return n < 0 || (size_t)n >= size ? refuse(o, "the name of its backing file is too long") : 0;
 }
 
-static int open_backing(struct opening *o)
+/* 1: it has one, in path and o->backing_format; 0: it has none; -errno. */
+static int find_backing(struct opening *o, char *path, size_t size)
 {
     u64 off = be64_at(o->head + QH_BACKING_OFFSET);
     u32 len = be32_at(o->head + QH_BACKING_SIZE);
-    char name[QCOW2_BACKING_NAME_MAX + 1], path[BLOCK_PATH_MAX];
-    struct image_how how = {
-        .readonly = true, .overlay = o->how, .depth = o->how->depth + 1, .unsafe = o->q->f.unsafe};
+    char name[QCOW2_BACKING_NAME_MAX + 1];
     int r = read_extensions(o);
 
     if (r || !off || !len)
@@ -362,8 +361,21 @@ static int open_backing(struct opening *o)
         return refuse(o, "the name of its backing file is not in the header");
     memcpy(name, o->head + off, len);
     name[len] = 0;
-    r = backing_path(o, name, path, sizeof(path));
-    if (r)
+    r = backing_path(o, name, path, size);
+    return r ? r : 1;
+}
+
+static int open_backing(struct opening *o)
+{
+    char path[BLOCK_PATH_MAX];
+    struct image_how how = {.readonly = true,
+                            .overlay = o->how,
+                            .depth = o->how->depth + 1,
+                            .unsafe = o->q->f.unsafe,
+                            .given = o->how->given};
+    int r = find_backing(o, path, sizeof(path));
+
+    if (r <= 0)
         return r;
     o->how->file = &o->q->f;
     o->q->backing = image_open(path, o->backing_format, &how, o->err, o->err_size);
@@ -371,6 +383,30 @@ static int open_backing(struct opening *o)
         return -EINVAL;
     log_debug("disk %s: backing file %s", o->q->f.path, path);
     return 0;
+}
+
+int qcow2_backing(const struct block_file *f, char *path, size_t size, enum block_format *format,
+                  char *err, size_t err_size)
+{
+    struct qcow2 *q = calloc(1, sizeof(*q));
+    struct opening o = {.q = q, .err = err, .err_size = err_size};
+    int r;
+
+    if (!q) {
+        snprintf(err, err_size, "disk %s: out of memory", f->path);
+        return -ENOMEM;
+    }
+    q->f = *f;
+    q->b.readonly = true;
+    r = read_head(&o);
+    if (!r)
+        r = check_features(&o);
+    if (!r)
+        r = find_backing(&o, path, size);
+    *format = o.backing_format;
+    free(o.head);
+    free(q);
+    return r;
 }
 
 /* --- life
