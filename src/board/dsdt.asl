@@ -34,8 +34,8 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TRIVSR", "TRIVISOR", 1)
                     0, 0xF0000000, 0xFEBFFFFF, 0, 0x0EC00000)
             })
 
-            /* Nothing of PCI Express is handed over: there are no hot-plug slots, no errors to
-             * report, no power management. Every bit that is asked for is masked. */
+            /* Nothing of PCI Express is handed over: its hot-plug is not built (ACPI's is), there are
+             * no errors to report, no power management. Every bit that is asked for is masked. */
             Method (_OSC, 4)
             {
                 CreateDWordField (Arg3, 0, CDW1)
@@ -79,6 +79,72 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TRIVSR", "TRIVISOR", 1)
                 }
                 Return (Local0)
             }
+
+            /* Slots whose devices come and go while the guest runs: src/dev/pci/hotplug.h has the
+             * registers. Without PCI Express' own hot-plug (_OSC) guests use these. */
+            OperationRegion (HPOR, SystemIO, 0x0610, 12)
+            Field (HPOR, DWordAcc, NoLock, WriteAsZeros)
+            {
+                HPUP, 32, /* reading clears */
+                HPDN, 32, /* likewise */
+                HPEJ, 32
+            }
+
+            Device (S24)
+            {
+                Name (_ADR, 0x00180000)
+                Name (_SUN, 24)
+                Method (_EJ0, 1) { HPEJ = 0x01000000 }
+            }
+
+            Device (S25)
+            {
+                Name (_ADR, 0x00190000)
+                Name (_SUN, 25)
+                Method (_EJ0, 1) { HPEJ = 0x02000000 }
+            }
+
+            Device (S26)
+            {
+                Name (_ADR, 0x001A0000)
+                Name (_SUN, 26)
+                Method (_EJ0, 1) { HPEJ = 0x04000000 }
+            }
+
+            Device (S27)
+            {
+                Name (_ADR, 0x001B0000)
+                Name (_SUN, 27)
+                Method (_EJ0, 1) { HPEJ = 0x08000000 }
+            }
+
+            Device (S28)
+            {
+                Name (_ADR, 0x001C0000)
+                Name (_SUN, 28)
+                Method (_EJ0, 1) { HPEJ = 0x10000000 }
+            }
+
+            Device (S29)
+            {
+                Name (_ADR, 0x001D0000)
+                Name (_SUN, 29)
+                Method (_EJ0, 1) { HPEJ = 0x20000000 }
+            }
+
+            Device (S30)
+            {
+                Name (_ADR, 0x001E0000)
+                Name (_SUN, 30)
+                Method (_EJ0, 1) { HPEJ = 0x40000000 }
+            }
+
+            Device (S31)
+            {
+                Name (_ADR, 0x001F0000)
+                Name (_SUN, 31)
+                Method (_EJ0, 1) { HPEJ = 0x80000000 }
+            }
         }
 
         /* What belongs to the board and to no driver: ECAM, power management, reset, ELCR. */
@@ -89,7 +155,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TRIVSR", "TRIVISOR", 1)
             Name (_CRS, ResourceTemplate ()
             {
                 Memory32Fixed (ReadWrite, 0xE0000000, 0x10000000)
-                IO (Decode16, 0x0600, 0x0600, 1, 16)
+                IO (Decode16, 0x0600, 0x0600, 1, 0x20)
                 IO (Decode16, 0x04D0, 0x04D0, 1, 2)
                 IO (Decode16, 0x0092, 0x0092, 1, 1)
             })
@@ -165,6 +231,29 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "TRIVSR", "TRIVISOR", 1)
 
     Scope (\_GPE)
     {
+        /* Something has come to a slot (device check), or is asked back (eject request). */
+        Method (_E01, 0, Serialized)
+        {
+            Local0 = \_SB.PCI0.HPUP
+            Local1 = \_SB.PCI0.HPDN
+            If (Local0 & 0x01000000) { Notify (\_SB.PCI0.S24, 1) }
+            If (Local0 & 0x02000000) { Notify (\_SB.PCI0.S25, 1) }
+            If (Local0 & 0x04000000) { Notify (\_SB.PCI0.S26, 1) }
+            If (Local0 & 0x08000000) { Notify (\_SB.PCI0.S27, 1) }
+            If (Local0 & 0x10000000) { Notify (\_SB.PCI0.S28, 1) }
+            If (Local0 & 0x20000000) { Notify (\_SB.PCI0.S29, 1) }
+            If (Local0 & 0x40000000) { Notify (\_SB.PCI0.S30, 1) }
+            If (Local0 & 0x80000000) { Notify (\_SB.PCI0.S31, 1) }
+            If (Local1 & 0x01000000) { Notify (\_SB.PCI0.S24, 3) }
+            If (Local1 & 0x02000000) { Notify (\_SB.PCI0.S25, 3) }
+            If (Local1 & 0x04000000) { Notify (\_SB.PCI0.S26, 3) }
+            If (Local1 & 0x08000000) { Notify (\_SB.PCI0.S27, 3) }
+            If (Local1 & 0x10000000) { Notify (\_SB.PCI0.S28, 3) }
+            If (Local1 & 0x20000000) { Notify (\_SB.PCI0.S29, 3) }
+            If (Local1 & 0x40000000) { Notify (\_SB.PCI0.S30, 3) }
+            If (Local1 & 0x80000000) { Notify (\_SB.PCI0.S31, 3) }
+        }
+
         /* The machine goes on from a saved state and has another generation ID. */
         Method (_E05) { Notify (\_SB.VGEN, 0x80) }
     }

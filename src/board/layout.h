@@ -37,6 +37,11 @@
 /* Ports of the ACPI power-management block. */
 #define LAYOUT_PM_PORT 0x600
 #define LAYOUT_GPE0_PORT 0x60c
+/* Hot-plug of PCI devices (dev/pci/hotplug.h), and the slots of bus 0 that have it: all behind what
+ * a machine usually has from its start. src/board/dsdt.asl has the same numbers. */
+#define LAYOUT_HOTPLUG_PORT 0x610
+#define LAYOUT_HOTPLUG_FIRST 24
+#define LAYOUT_HOTPLUG_SLOTS 8
 
 /* Interrupts: ISA numbers, the SCI, and the four PCI lines: one IOAPIC pin each, and one 8259 input
  * each for guests that do not use the IOAPIC. */

@@ -40,7 +40,12 @@ struct device_ops {
     /* Called after all devices are loaded and the VM goes on: what loop and backends are to do for
      * the device again (input is wanted, a link is down, ...). VM lock held. May be NULL. */
     void (*loaded)(struct device *d);
-    void (*destroy)(struct device *d); /* frees d */
+    /* Takes the device out of its machine, which runs: the guest reaches it no more, and vm_remove
+     * and destroy follow. VM lock held. NULL: it is built in. */
+    void (*unplug)(struct device *d);
+    /* Frees d. VM lock not held; no vCPU's thread exists or, after unplug, will come to the device:
+     * one that is still in it, and has let go of the lock there, is waited for. */
+    void (*destroy)(struct device *d);
 };
 
 /* First member of every device's state. */

@@ -104,9 +104,9 @@ struct sandbox_spec {
  * terminal given back where it could be a mistake of ours, at once where it could not (execve,
  * ptrace, socket...).
  *
- * Call it once, when all threads exist and everything is open. Threads must not have blocked all
- * signals, and none may be created meanwhile or later. 0, or -errno with one line in err; Landlock
- * may be missing (host_sandbox_probe tells), seccomp may not.
+ * Call it once, when everything is open. Threads must not have blocked all signals, and none may be
+ * created meanwhile; what the rules let be created later is confined alike. 0, or -errno with one
+ * line in err; Landlock may be missing (host_sandbox_probe tells), seccomp may not.
  */
 int host_confine(const struct sandbox_spec *spec, char *err, size_t err_size);
 

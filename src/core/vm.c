@@ -176,3 +176,13 @@ void vm_add_device(struct vm *vm, struct device *d)
     d->next = vm->devices;
     vm->devices = d;
 }
+
+void vm_remove_device(struct vm *vm, struct device *d)
+{
+    struct device **at = &vm->devices;
+
+    while (*at != d)
+        at = &(*at)->next;
+    *at = d->next;
+    d->ops->destroy(d);
+}

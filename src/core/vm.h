@@ -204,8 +204,11 @@ int vm_dma_write(struct vm *vm, gpa_t a, const void *buf, u64 len);
 /* A device wrote to [a, a+len) of RAM by other means: what was derived from it is dropped. */
 void vm_dma_written(struct vm *vm, gpa_t a, u64 len);
 
-/* Adds d to the VM's list (owned from then on). */
+/* Adds d to the VM's list (owned from then on). The event loop's thread, or before vCPUs run. */
 void vm_add_device(struct vm *vm, struct device *d);
+/* Takes it off the list and destroys it, after device_ops.unplug. The event loop's thread, VM lock
+ * not held. */
+void vm_remove_device(struct vm *vm, struct device *d);
 
 /* Sets event bits (atomic or) and kicks or wakes the vCPU; any thread, VM lock optional. */
 void vcpu_post(struct vcpu *v, u32 events);

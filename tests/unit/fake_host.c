@@ -94,6 +94,10 @@ void host_thread_join(struct host_thread *t)
     (void)t;
 }
 
+void host_yield(void)
+{
+}
+
 bool host_event_wait(struct host_event *e, u64 timeout_ns)
 {
     if (!e->state && timeout_ns != UINT64_MAX)

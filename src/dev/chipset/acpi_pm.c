@@ -71,12 +71,13 @@ bool acpi_pm_power_button(struct device *d)
     return p->enable & PWRBTN_STS;
 }
 
-void acpi_pm_raise_gpe(struct device *d, unsigned n)
+bool acpi_pm_raise_gpe(struct device *d, unsigned n)
 {
     struct acpi_pm *p = container_of(d, struct acpi_pm, dev);
 
     p->gpe_status |= (u8)(1u << n);
     update(p);
+    return p->gpe_enable >> n & 1;
 }
 
 static void write_control(struct acpi_pm *p, u16 val)

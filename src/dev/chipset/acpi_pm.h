@@ -28,7 +28,8 @@ struct device *acpi_pm_create(struct vm *vm, const struct acpi_pm_config *cfg);
 /* The power button is pressed: asks the guest to shut down. Whether it has enabled the button's
  * interrupt: a guest without a driver for it has not, and will not notice. VM lock held. */
 bool acpi_pm_power_button(struct device *d);
-/* Event n of GPE block 0 (0..7) happens: \_GPE._E0n of the DSDT is run. VM lock held. */
-void acpi_pm_raise_gpe(struct device *d, unsigned n);
+/* Event n of GPE block 0 (0..7) happens: \_GPE._E0n of the DSDT is run. Whether the guest has
+ * enabled it. VM lock held. */
+bool acpi_pm_raise_gpe(struct device *d, unsigned n);
 
 #endif

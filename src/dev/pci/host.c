@@ -167,6 +167,22 @@ int pci_host_add(struct device *d, struct pci_function *f, u8 devfn)
     return 0;
 }
 
+bool pci_host_is_free(const struct device *d, u8 devfn)
+{
+    return !container_of(d, struct host, dev)->fn[devfn];
+}
+
+void pci_host_remove(struct device *d, struct pci_function *f)
+{
+    struct host *h = container_of(d, struct host, dev);
+
+    pci_reset(f); /* while its interrupt line can be lowered */
+    h->fn[f->devfn] = NULL;
+    f->msi = (struct msi_sink){0};
+    f->intx = (struct irq_line){0};
+    f->room_made = NULL;
+}
+
 /* --- what firmware would do
  * --------------------------------------------------------------------------------- */
 

@@ -36,8 +36,13 @@ struct device *pci_host_create(struct vm *vm, const struct pci_host_config *cfg)
 /* What it was made with. */
 const struct pci_host_config *pci_host_config(const struct device *host);
 /* Puts a finished function on bus 0. -EEXIST: devfn is taken. f stays the caller's and must live as
- * long as the VM. */
+ * long as the VM, or until pci_host_remove. VM lock held, or before vCPUs run. */
 int pci_host_add(struct device *host, struct pci_function *f, u8 devfn);
+/* Whether nothing is at devfn. VM lock held, or on the thread that adds functions. */
+bool pci_host_is_free(const struct device *host, u8 devfn);
+/* Takes it off again: its BARs leave the bus, its interrupts are gone, its DMA ends. VM lock held.
+ */
+void pci_host_remove(struct device *host, struct pci_function *f);
 /* Does what firmware does: addresses for every BAR that has none, decoding on. -ENOSPC: a window is
  * full (the rest is done). */
 int pci_host_assign(struct device *host);

@@ -565,6 +565,11 @@ static void reset(struct device *d)
     virtio_pci_reset(&blk_of(d)->pci);
 }
 
+static void unplug(struct device *d)
+{
+    virtio_pci_unplug(&blk_of(d)->pci);
+}
+
 static void destroy(struct device *d)
 {
     struct blk *b = blk_of(d);
@@ -584,6 +589,7 @@ static const struct device_ops device_ops = {.name = "virtio-blk",
                                              .save = save,
                                              .load = load,
                                              .loaded = loaded,
+                                             .unplug = unplug,
                                              .destroy = destroy};
 
 struct device *virtio_blk_create(struct vm *vm, struct device *pci_host, u8 devfn,

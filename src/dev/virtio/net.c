@@ -126,9 +126,29 @@ static void reset(struct device *d)
     virtio_pci_reset(&container_of(d, struct net, dev)->pci);
 }
 
+static void unplug(struct device *d)
+{
+    virtio_pci_unplug(&container_of(d, struct net, dev)->pci);
+}
+
+/* A vCPU's thread lets go of the lock while it sends; when it has it back it is soon out. */
+static bool sending(struct net *n)
+{
+    bool busy = false;
+
+    vm_lock(n->virtio.vm);
+    for (unsigned i = 0; i < n->npairs; i++)
+        busy |= n->pair[i].tx_busy;
+    vm_unlock(n->virtio.vm);
+    return busy;
+}
+
 static void destroy(struct device *d)
 {
     struct net *n = container_of(d, struct net, dev);
+
+    while (sending(n))
+        host_yield();
 
     n->backend->on_readable = n->backend->on_writable = NULL;
     n->backend->on_link = NULL;
@@ -144,6 +164,7 @@ static const struct device_ops device_ops = {.name = "virtio-net",
                                              .save = net_save,
                                              .load = net_load,
                                              .loaded = net_loaded,
+                                             .unplug = unplug,
                                              .destroy = destroy};
 
 /* What the network can take and give, in the device's words. */
@@ -190,12 +211,12 @@ struct device *virtio_net_create(struct vm *vm, struct device *pci_host, u8 devf
         virtio_add_queue(d, NET_QUEUE_SIZE);
     }
     virtio_add_queue(d, NET_CONTROL_SIZE);
-    if (virtio_pci_init(&n->pci, d, pci_host, devfn, CLASS_ETHERNET)) {
-        host_free(n);
-        return NULL;
-    }
     b->dev = n;
     b->on_link = on_link;
+    if (virtio_pci_init(&n->pci, d, pci_host, devfn, CLASS_ETHERNET)) {
+        destroy(&n->dev);
+        return NULL;
+    }
     vm_add_device(vm, &n->dev);
     return &n->dev;
 }

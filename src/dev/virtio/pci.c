@@ -397,10 +397,12 @@ int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device
 {
     const struct pci_host_config *bus = pci_host_config(pci_host);
     u8 notify;
+    int err;
 
     CHECK(d->config_size <= AREA_SIZE);
     d->offered &= ~bus->virtio_hidden;
     t->d = d;
+    t->host = pci_host;
     d->transport = &transport;
     d->transport_opaque = t;
     pci_init(&t->pci, d->vm, d->name, VENDOR, (u16)(DEVICE_BASE + d->type), class_code, 1);
@@ -422,7 +424,10 @@ int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device
     t->pci.config_reading = config_reading;
     t->pci.config_written = config_written;
     pci_use_intx(&t->pci);
-    return pci_host_add(pci_host, &t->pci, devfn);
+    vm_lock(d->vm);
+    err = pci_host_add(pci_host, &t->pci, devfn);
+    vm_unlock(d->vm);
+    return err;
 }
 
 void virtio_pci_reset(struct virtio_pci *t)
@@ -432,6 +437,12 @@ void virtio_pci_reset(struct virtio_pci *t)
     t->queue_select = 0;
     t->device_feature_select = t->driver_feature_select = 0;
     pci_reset(&t->pci);
+}
+
+void virtio_pci_unplug(struct virtio_pci *t)
+{
+    virtio_pci_reset(t);
+    pci_host_remove(t->host, &t->pci);
 }
 
 /* --- saving and loading --------------------------------------------------------------------------

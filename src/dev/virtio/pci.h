@@ -9,6 +9,7 @@
 struct virtio_pci {
     struct pci_function pci;
     struct virtio_device *d;
+    struct device *host;
     u8 isr; /* bit 0: queue, bit 1: configuration (4.1.4.5) */
     u32 device_feature_select, driver_feature_select;
     u16 queue_select;
@@ -19,12 +20,16 @@ struct virtio_pci {
 
 /*
  * Makes t the transport of d, whose queues and features are complete, and puts it on the PCI bus.
- * class_code: what the function says it is (24 bits). 0, or -errno of pci_host_add.
+ * class_code: what the function says it is (24 bits). The guest may be at it before this returns.
+ * 0, or -errno of pci_host_add. VM lock not held.
  */
 int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device *pci_host,
                     u8 devfn, u32 class_code);
 /* The machine is reset: registers to their power-on values, the device is reset. */
 void virtio_pci_reset(struct virtio_pci *t);
+/* For device_ops.unplug: resets the device and takes it off the bus. Chains that were taken may
+ * still be given back. */
+void virtio_pci_unplug(struct virtio_pci *t);
 
 /*
  * What device and driver share of a device's state (core/device.h): the function, the registers and

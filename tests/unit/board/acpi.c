@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <string.h>
 
 #include "board/acpi.h"
@@ -99,6 +100,34 @@ static void acpi__generation_id(void **state)
     assert_non_null(name_in(at(get_le32(fadt + 40)), "_E05"));
 }
 
+static void acpi__slots_that_can_be_ejected(void **state)
+{
+    const u8 *dsdt;
+
+    (void)state;
+    memset(area, 0, sizeof(area));
+    assert_int_equal(acpi_build(area, LAYOUT_ACPI_SIZE, LAYOUT_BIOS, 8), LAYOUT_BIOS);
+    dsdt = at(get_le32(find(at(get_le64(at(LAYOUT_BIOS) + 24)), "FACP") + 40));
+    for (unsigned i = 0; i < LAYOUT_HOTPLUG_SLOTS; i++) {
+        unsigned slot = LAYOUT_HOTPLUG_FIRST + i;
+        char name[5];
+        const u8 *p;
+
+        snprintf(name, sizeof(name), "S%u_", slot);
+        p = name_in(dsdt, name);
+        assert_non_null(p);
+        /* Name (_ADR, DWord) Name (_SUN, Byte) Method (_EJ0, 1) { HPEJ = DWord } */
+        assert_memory_equal(p + 4, "\x08_ADR\x0c", 6);
+        assert_int_equal(get_le32(p + 10), slot << 16);
+        assert_memory_equal(p + 14, "\x08_SUN\x0a", 6);
+        assert_int_equal(p[20], slot);
+        assert_memory_equal(p + 23, "_EJ0\x01\x70\x0c", 7);
+        assert_int_equal(get_le32(p + 30), BIT32(slot));
+        assert_memory_equal(p + 34, "HPEJ", 4);
+    }
+    assert_non_null(name_in(dsdt, "_E01"));
+}
+
 static void acpi__says_when_there_is_no_room(void **state)
 {
     (void)state;
@@ -111,6 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acpi__tables_are_whole_and_linked),
         cmocka_unit_test(acpi__generation_id),
+        cmocka_unit_test(acpi__slots_that_can_be_ejected),
         cmocka_unit_test(acpi__says_when_there_is_no_room),
     };
 

@@ -453,6 +453,48 @@ static void blk__goes_without_doorbells(void **state)
     vd_board_free(b);
 }
 
+static void eject(void)
+{
+    struct device *dev = device();
+
+    vm_lock(&b->m->vm);
+    dev->ops->unplug(dev);
+    vm_unlock(&b->m->vm);
+}
+
+/* The guest takes it off the bus in the middle of a request, or with requests nobody has taken. */
+static void blk__is_unplugged_whatever_it_does(void **state)
+{
+    (void)state;
+    room = BELLS_MAX;
+    no_doorbell = false;
+    for (unsigned busy = 0; busy < 2; busy++) {
+        int event;
+
+        start_with_doorbells();
+        memset(image, 0, sizeof(image));
+        event = bell_at(d.q[0].notify_at);
+        add(0, OUT, 1, 7);
+        add(1, OUT, 2, 8);
+        if (busy)
+            in_write = eject;
+        else
+            eject();
+        fake_ring(event);
+        fake_settle();
+        assert_int_equal(nbells(), 0);
+        assert_int_equal(vd_config(b, DEVFN, 0, 4), 0xffffffff);
+        assert_int_equal(vm_mmio_read(&b->m->vm, d.q[0].notify_at, 4), 0xffffffff);
+        assert_int_equal(image[512], busy ? 7 : 0);
+        assert_int_equal(image[1024], busy ? 8 : 0); /* it was taken already */
+        assert_int_equal(vd_interrupts(&d, 0), 0);
+        assert_true(vd_used(&d, 0, NULL) < 0); /* the driver sees nothing of it */
+        vm_remove_device(&b->m->vm, device());
+        assert_null(device());
+        vd_board_free(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -465,6 +507,7 @@ int main(void)
         cmocka_unit_test(blk__doorbells_are_where_the_registers_are),
         cmocka_unit_test(blk__a_doorbell_of_a_device_that_is_not_ready_does_nothing),
         cmocka_unit_test(blk__goes_without_doorbells),
+        cmocka_unit_test(blk__is_unplugged_whatever_it_does),
     };
 
     return cmocka_run_group_tests_name("dev-virtio-blk", tests, NULL, NULL);

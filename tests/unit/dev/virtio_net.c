@@ -38,6 +38,7 @@ static struct {
     u32 offloads;
     unsigned queues;
     struct vdriver *reset_in; /* receive and send reset this driver's device meanwhile */
+    struct device *unplug_in; /* they take this device off the bus */
 } net;
 
 static struct vdriver drv;
@@ -46,6 +47,14 @@ static struct vd_board *board;
 static void disturb(void)
 {
     struct vdriver *d = net.reset_in;
+    struct device *dev = net.unplug_in;
+
+    net.unplug_in = NULL;
+    if (dev) {
+        vm_lock(&board->m->vm);
+        dev->ops->unplug(dev);
+        vm_unlock(&board->m->vm);
+    }
 
     net.reset_in = NULL;
     if (d) {
@@ -721,6 +730,38 @@ static void net__refuses_what_it_cannot_be(void **state)
     vd_board_free(board);
 }
 
+/* While it sends, on a vCPU's thread; while it receives, on the loop's. */
+static void net__is_unplugged_in_the_middle(void **state)
+{
+    (void)state;
+    for (unsigned receiving = 0; receiving < 2; receiving++) {
+        struct device *dev;
+
+        new_device(1);
+        dev = board->m->vm.devices;
+        assert_string_equal(dev->ops->name, "virtio-net");
+        start(0, F_ALL);
+        offer(70000);
+        vd_kick(&drv, RX);
+        fake_settle();
+        net.unplug_in = dev;
+        if (receiving)
+            arrives(frame, 1514, 1);
+        else
+            send_pieces(1514, 1);
+        assert_null(net.unplug_in);
+        assert_int_equal(vd_config(board, DEVFN, 0, 4), 0xffffffff);
+        assert_int_equal(vd_interrupts(&drv, RX) + vd_interrupts(&drv, TX), 0);
+        assert_true(vd_used(&drv, RX, NULL) < 0);
+        assert_true(vd_used(&drv, TX, NULL) < 0);
+        vm_remove_device(&board->m->vm, dev);
+        assert_null(net.n.on_readable);
+        assert_null(net.n.on_link);
+        fake_settle();
+        vd_board_free(board);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -742,6 +783,7 @@ int main(void)
         cmocka_unit_test(net__the_saved_machine_goes_on),
         cmocka_unit_test(net__commands_outlive_the_machine),
         cmocka_unit_test(net__refuses_what_it_cannot_be),
+        cmocka_unit_test(net__is_unplugged_in_the_middle),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
