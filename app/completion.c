@@ -79,7 +79,7 @@ static void print_bash(void)
     print_words(command_names);
     printf("\" -- \"$cur\"))\n        return\n    fi\n"
            "    case ${COMP_WORDS[1]} in\n"
-           "    console|pause|resume|stop|kill|stats)\n"
+           "    console|pause|resume|stop|kill|stats|unplug|devices)\n"
            "        COMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" console 2>/dev/null |"
            " cut -d' ' -f1)\" -- \"$cur\"))\n"
            "        return ;;\n"
@@ -168,7 +168,8 @@ static void print_zsh(void)
     print_words(command_names);
     printf("\n        return\n    fi\n"
            "    case $words[2] in\n"
-           "    console|pause|resume|stop|kill|stats) compadd -- ${${(f)\"$($words[1] console "
+           "    console|pause|resume|stop|kill|stats|unplug|devices) compadd -- "
+           "${${(f)\"$($words[1] console "
            "2>/dev/null)\"}%%%% *} ;;\n"
            "    completion) compadd -- bash zsh fish ;;\n"
            "    help) compadd -- ");
@@ -202,7 +203,7 @@ static void print_fish(void)
     print_words(command_names);
     printf("'\n"
            "complete -c trivisor -n '__fish_seen_subcommand_from console pause resume stop kill "
-           "stats' "
+           "stats unplug devices' "
            "-f -a "
            "'(trivisor console 2>/dev/null | string split -f1 \" \")'\n"
            "complete -c trivisor -n '__fish_seen_subcommand_from completion' -f -a "

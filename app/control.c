@@ -21,7 +21,7 @@
 /* Whether the machine listens to its power button is asked again soon; whether somebody in the
  * guest had come to listen to the driver is not known: it is pressed again after a while. */
 #define STOP_SECONDS 60
-#define STOP_SECONDS_MAX 86400
+#define TIMEOUT_SECONDS_MAX 86400
 #define NOT_LISTENING_MS 500
 #define PRESS_AGAIN_MS 10000
 
@@ -110,13 +110,6 @@ static void list_one(void *opaque, const char *name, pid_t pid)
     json_decref(reply);
 }
 
-/* What comes from machines is shown in ASCII: no escape sequence is in it. */
-static void print_json(const json_t *j)
-{
-    json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
-    putchar('\n');
-}
-
 int cmd_ps(int argc, char **argv)
 {
     char err[ERR_SIZE];
@@ -136,7 +129,7 @@ int cmd_ps(int argc, char **argv)
     if (r)
         failure("cannot list the running machines: %s", strerror(-r));
     else if (ps.json)
-        print_json(ps.all);
+        control_print_json(ps.all);
     else if (!ps.n)
         fprintf(stderr, "trivisor: no machine runs\n");
     json_decref(ps.all);
@@ -191,7 +184,7 @@ int cmd_stats(int argc, char **argv)
         return r;
     counters = json_object_get(reply, "counters");
     if (json)
-        print_json(counters);
+        control_print_json(counters);
     else
         json_object_foreach(counters, key, value)
         {
@@ -208,10 +201,9 @@ int cmd_stats(int argc, char **argv)
 
 /* --- stop, kill --- */
 
-/* NAME and --timeout S, in any order. NULL: a line was printed. */
-static const char *stop_arguments(int argc, char **argv, u64 *seconds)
+int take_timeout(int argc, char **argv, const char **words, int max, u64 *seconds)
 {
-    const char *name = NULL;
+    int n = 0;
 
     for (int i = 0; i < argc; i++) {
         bool joined = !strncmp(argv[i], "--timeout=", 10);
@@ -222,20 +214,17 @@ static const char *stop_arguments(int argc, char **argv, u64 *seconds)
 
             *seconds = strtoull(value, &end, 10);
             if (value[0] < '0' || value[0] > '9' || *end || !*seconds ||
-                *seconds > STOP_SECONDS_MAX) {
-                failure("--timeout is a number of seconds from 1 to %d", STOP_SECONDS_MAX);
-                return NULL;
+                *seconds > TIMEOUT_SECONDS_MAX) {
+                failure("--timeout is a number of seconds from 1 to %d", TIMEOUT_SECONDS_MAX);
+                return -1;
             }
-        } else if (name || argv[i][0] == '-') {
-            name = NULL;
-            break;
+        } else if (n == max || argv[i][0] == '-') {
+            return 0;
         } else {
-            name = argv[i];
+            words[n++] = argv[i];
         }
     }
-    if (!name)
-        failure("stop takes the name of a machine and --timeout SECONDS");
-    return name;
+    return n;
 }
 
 /* Presses the power button until the machine has ended or the time is over. */
@@ -276,12 +265,14 @@ static int press(const char *name, int process, u64 seconds)
 int cmd_stop(int argc, char **argv)
 {
     u64 seconds = STOP_SECONDS;
-    const char *name = stop_arguments(argc, argv, &seconds);
+    const char *name = NULL;
     char err[ERR_SIZE];
-    int process, r;
+    int process, r = take_timeout(argc, argv, &name, 1, &seconds);
 
-    if (!name)
+    if (r < 0)
         return EXIT_STATUS_FAILURE;
+    if (!r)
+        return failure("stop takes the name of a machine and --timeout SECONDS");
     process = control_process(name, err, sizeof(err));
     if (process < 0)
         return failure("%s", err);

@@ -26,6 +26,12 @@ const char *control_text(const json_t *value, char *out, size_t size)
     return out;
 }
 
+void control_print_json(const json_t *j)
+{
+    json_dumpf(j, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+    putchar('\n');
+}
+
 /* --- the process --- */
 
 struct wanted {
@@ -171,46 +177,50 @@ static json_t *judge(const char *name, const char *line, size_t n, char *err, si
     return NULL;
 }
 
-/* It fits the socket, which is new. */
-static bool send_request(int fd, const char *request, int passed)
+static bool send_request(int fd, const char *request, const int *fds, unsigned nfds)
 {
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
     } control = {.bytes = {0}};
     struct iovec iov[2] = {{(char *)(uintptr_t)request, strlen(request)}, {(char[]){'\n'}, 1}};
     struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
 
-    if (passed >= 0) {
+    if (nfds) {
         struct cmsghdr *h;
 
         m.msg_control = &control;
-        m.msg_controllen = sizeof(control);
+        m.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
         h = CMSG_FIRSTHDR(&m);
         h->cmsg_level = SOL_SOCKET;
         h->cmsg_type = SCM_RIGHTS;
-        h->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(h), &passed, sizeof(int));
+        h->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+        memcpy(CMSG_DATA(h), fds, nfds * sizeof(int));
     }
     return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)iov[0].iov_len + 1;
 }
 
-json_t *control_request(const char *name, const char *request, int passed, unsigned timeout_ms,
-                        char *err, size_t err_size)
+json_t *control_request(const char *name, const char *request, const int *fds, unsigned nfds,
+                        unsigned timeout_ms, char *err, size_t err_size)
 {
     u64 end = host_monotonic_ns() + (u64)timeout_ms * NS_PER_MS;
     char *buf = malloc(CONTROL_REPLY_MAX);
-    int fd = buf ? connect_to(name, err, err_size) : -ENOMEM;
+    int fd = -EMSGSIZE;
     json_t *reply = NULL;
     ssize_t n;
 
+    /* So that it fits the socket, which is new. */
     if (!buf)
         snprintf(err, err_size, "out of memory");
+    else if (strlen(request) >= CONTROL_REQUEST_MAX || nfds > CONTROL_FDS_MAX)
+        snprintf(err, err_size, "the request is too long");
+    else
+        fd = connect_to(name, err, err_size);
     if (fd < 0) {
         free(buf);
         return NULL;
     }
-    if (send_request(fd, request, passed))
+    if (send_request(fd, request, fds, nfds))
         n = read_line(fd, buf, CONTROL_REPLY_MAX, end);
     else
         n = -errno;
@@ -231,5 +241,5 @@ json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, 
     char request[80];
 
     snprintf(request, sizeof(request), "{\"command\": \"%s\"}", command);
-    return control_request(name, request, -1, timeout_ms, err, err_size);
+    return control_request(name, request, NULL, 0, timeout_ms, err, err_size);
 }

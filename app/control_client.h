@@ -17,11 +17,10 @@ json_t *control_ask(const char *name, const char *command, unsigned timeout_ms, 
                     size_t err_size);
 
 /*
- * The same with members of the request's own: a JSON object of up to CONTROL_REQUEST_MAX bytes, and
- * a descriptor that goes with it; -1: none.
+ * The same with members of the request's own: a JSON object, and nfds descriptors that go with it.
  */
-json_t *control_request(const char *name, const char *request, int passed, unsigned timeout_ms,
-                        char *err, size_t err_size);
+json_t *control_request(const char *name, const char *request, const int *fds, unsigned nfds,
+                        unsigned timeout_ms, char *err, size_t err_size);
 
 /* A descriptor of the machine's process (pidfd_open(2)), or -errno with one line in err; -ENOENT:
  * no such machine runs. */
@@ -33,5 +32,8 @@ bool control_ended(int process, u64 timeout_ms);
 /* A string out of a reply, with what is not printable ASCII as question marks, in out; "-" for
  * anything but a string. Returns out. */
 const char *control_text(const json_t *value, char *out, size_t size);
+
+/* Prints a part of a reply on standard output; no escape sequence is in it. */
+void control_print_json(const json_t *j);
 
 #endif

@@ -70,6 +70,20 @@ static const struct command {
      "guest are not taken from it, for it may be somebody else's: they are listed, and to be "
      "given\n"
      "again. Disks, networks and published ports are taken, and said."},
+    {"plug", cmd_plug, " NAME -d DISK | -n NETWORK [-p PORT]...",
+     "give a running machine a disk or a network",
+     "Gives the machine NAME one more disk or network, which its guest finds by ACPI's hot-plug, "
+     "and\n"
+     "prints the id of the new device. DISK, NETWORK and PORT are those of trivisor run. There is\n"
+     "room for 8 of them. What is plugged is saved and restored with the machine."},
+    {"unplug", cmd_unplug, " NAME DEVICE [--timeout SECONDS]", "take it away again",
+     "Asks the guest to eject a device that was plugged, and waits until it has and the device's\n"
+     "files are closed: for 30 seconds, or as many as --timeout says, after which the exit status\n"
+     "is 125 and the guest may still do so. Whether it does is its affair; unmount a disk first."},
+    {"devices", cmd_devices, " NAME [--json]", "list a machine's disks and networks",
+     "Lists the disks and networks of the machine NAME: id, kind, place on its PCI bus, whether "
+     "it\n"
+     "can be unplugged, and what it was made with."},
     {"completion", cmd_completion, " bash|zsh|fish", "print a completion script for a shell",
      "Prints a script that completes commands, options, their values, files and the names of\n"
      "running machines. For the present shell:\n\n"
@@ -86,9 +100,10 @@ static const struct command {
     {"help", cmd_help, " [command]", "print help", "Prints help about a command, or lists them."},
 };
 
-const char *const command_names[] = {"run",        "console", "ps",      "pause",    "resume",
-                                     "stop",       "kill",    "stats",   "snapshot", "restore",
-                                     "completion", "doctor",  "version", "help",     NULL};
+const char *const command_names[] = {"run",     "console", "ps",      "pause",      "resume",
+                                     "stop",    "kill",    "stats",   "snapshot",   "restore",
+                                     "plug",    "unplug",  "devices", "completion", "doctor",
+                                     "version", "help",    NULL};
 
 int failure(const char *fmt, ...)
 {

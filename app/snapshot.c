@@ -144,7 +144,7 @@ static int save(const struct request *r, int process, int fd, const char *tmp)
 
     snprintf(text, sizeof(text), "{\"command\": \"snapshot\", \"stop\": %s, \"compress\": %s}",
              r->stop ? "true" : "false", r->compress ? "true" : "false");
-    reply = control_request(r->name, text, fd, SAVE_MS, err, sizeof(err));
+    reply = control_request(r->name, text, &fd, 1, SAVE_MS, err, sizeof(err));
     if (!reply) {
         failure("%s", err);
         return NOT_SAVED;

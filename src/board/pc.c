@@ -215,6 +215,8 @@ static int build(struct pc *pc)
     int r = pc_restore_check(pc);
 
     if (!r)
+        r = pc_plug_restore_list(pc);
+    if (!r)
         r = read_boot_disk(pc);
 
     if (!r)
@@ -329,6 +331,7 @@ static void tear_down(struct pc *pc)
     pc_close_nets(pc);
     pc_close_vsock(pc);
     pc_close_disks(pc);
+    pc_plug_close(pc);
     pc_close_virtio(pc);
     pc_close_seed(pc);
 }

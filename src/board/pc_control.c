@@ -20,7 +20,7 @@
 
 /* JSON strings are UTF-8, and an option's value may be anything: what is not printable ASCII
  * becomes a question mark where the whole is no UTF-8, or is cut. */
-static json_t *text(const char *s)
+json_t *pc_control_text(const char *s)
 {
     char copy[TEXT_MAX + 1];
     size_t n = strnlen(s, TEXT_MAX + 1);
@@ -36,12 +36,17 @@ static json_t *text(const char *s)
     return json_string(copy);
 }
 
-static json_t *texts(const struct config_list *list)
+/* The options' values of what there is of a kind. */
+static json_t *values(const json_t *devices, const char *kind)
 {
-    json_t *array = json_array();
+    json_t *array = json_array(), *one;
+    size_t i;
 
-    for (unsigned i = 0; i < list->n; i++)
-        json_array_append_new(array, text(list->item[i]));
+    json_array_foreach((json_t *)(uintptr_t)devices, i, one)
+    {
+        if (!strcmp(json_string_value(json_object_get(one, "kind")), kind))
+            json_array_append(array, json_object_get(one, "value"));
+    }
     return array;
 }
 
@@ -56,12 +61,13 @@ static int status(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
     const struct config *cfg = pc->cfg;
+    json_t *devices = pc_plug_list(pc);
 
-    json_object_set_new(call->reply, "name", text(pc->ends.name));
+    json_object_set_new(call->reply, "name", pc_control_text(pc->ends.name));
     json_object_set_new(call->reply, "pid", json_integer(getpid()));
-    json_object_set_new(call->reply, "version", text(pc->ends.version));
+    json_object_set_new(call->reply, "version", pc_control_text(pc->ends.version));
     add_state(pc, call->reply);
-    json_object_set_new(call->reply, "engine", text(pc->vm.engine->name));
+    json_object_set_new(call->reply, "engine", pc_control_text(pc->vm.engine->name));
     json_object_set_new(call->reply, "cpus", json_integer((json_int_t)cfg->cpus));
     json_object_set_new(call->reply, "memory", json_integer((json_int_t)cfg->memory));
     json_object_set_new(
@@ -69,8 +75,9 @@ static int status(void *opaque, const struct control_call *call)
         json_integer((json_int_t)((host_monotonic_ns() - pc->started) / NS_PER_MS)));
     json_object_set_new(call->reply, "guest_ms",
                         json_integer((json_int_t)(vm_clock_ns(&pc->vm) / NS_PER_MS)));
-    json_object_set_new(call->reply, "disks", texts(&cfg->disk));
-    json_object_set_new(call->reply, "nets", texts(&cfg->net));
+    json_object_set_new(call->reply, "disks", values(devices, "disk"));
+    json_object_set_new(call->reply, "nets", values(devices, "net"));
+    json_decref(devices);
     return 0;
 }
 
@@ -153,7 +160,7 @@ static int stats(void *opaque, const struct control_call *call)
 
     if (pc->vm.engine->stats)
         pc->vm.engine->stats(&pc->vm, add_counter, counters);
-    json_object_set_new(call->reply, "engine", text(pc->vm.engine->name));
+    json_object_set_new(call->reply, "engine", pc_control_text(pc->vm.engine->name));
     json_object_set_new(call->reply, "counters", counters);
     return 0;
 }
@@ -178,12 +185,12 @@ static int snapshot(void *opaque, const struct control_call *call)
 
     if (r)
         return r;
-    if (call->fd < 0) {
+    if (call->fds->n != 1) {
         snprintf(call->err, call->err_size,
                  "the descriptor of a file to write to is to come with the request");
         return -EINVAL;
     }
-    r = pc_save(pc, call->fd, &opt, &result, call->err, call->err_size);
+    r = pc_save(pc, call->fds->fd[0], &opt, &result, call->err, call->err_size);
     if (r)
         return r;
     add_state(pc, call->reply);
@@ -194,10 +201,50 @@ static int snapshot(void *opaque, const struct control_call *call)
     return 0;
 }
 
+static int plug(void *opaque, const struct control_call *call)
+{
+    struct pc *pc = opaque;
+    const char *disk = json_string_value(json_object_get(call->request, "disk"));
+    int r = ending(pc, call);
+
+    if (r)
+        return r;
+    if (!disk) {
+        snprintf(call->err, call->err_size, "disk is missing: what is to be plugged");
+        return -EINVAL;
+    }
+    return pc_plug_disk(pc, disk, call);
+}
+
+static int unplug(void *opaque, const struct control_call *call)
+{
+    struct pc *pc = opaque;
+    const char *device = json_string_value(json_object_get(call->request, "device"));
+    int r = ending(pc, call);
+
+    if (r)
+        return r;
+    if (!device) {
+        snprintf(call->err, call->err_size, "device is missing: which one is to be unplugged");
+        return -EINVAL;
+    }
+    return pc_unplug(pc, device, call);
+}
+
+static int devices(void *opaque, const struct control_call *call)
+{
+    json_object_set_new(call->reply, "devices", pc_plug_list(opaque));
+    return 0;
+}
+
 int pc_open_control(struct pc *pc)
 {
     static const struct control_member snapshot_members[] = {
         {"stop", CONTROL_BOOLEAN}, {"compress", CONTROL_BOOLEAN}, {NULL, CONTROL_BOOLEAN}};
+    static const struct control_member plug_members[] = {{"disk", CONTROL_STRING},
+                                                         {NULL, CONTROL_STRING}};
+    static const struct control_member unplug_members[] = {{"device", CONTROL_STRING},
+                                                           {NULL, CONTROL_STRING}};
     static const struct control_command commands[] = {
         {"status", status, NULL},
         {"pause", pause_vm, NULL},
@@ -206,6 +253,9 @@ int pc_open_control(struct pc *pc)
         {"kill", kill_vm, NULL},
         {"stats", stats, NULL},
         {"snapshot", snapshot, snapshot_members},
+        {"plug", plug, plug_members},
+        {"unplug", unplug, unplug_members},
+        {"devices", devices, NULL},
         {NULL, NULL, NULL},
     };
     int fd = pc->ends.control_fd;

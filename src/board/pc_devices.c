@@ -138,6 +138,8 @@ static int create_platform(struct pc *pc, struct device *irq)
     pc->pm = acpi_pm_create(&pc->vm, &pm);
     if (!pc->pm)
         return refuse(pc, "power management");
+    if (pc_plug_create(pc))
+        return refuse(pc, "hot-plug registers");
     gen.pm = pc->pm;
     pc->vmgenid = vmgenid_create(&pc->vm, &gen);
     if (!pc->vmgenid)
@@ -189,6 +191,8 @@ int pc_create_devices(struct pc *pc)
         r = pc_create_shares(pc);
     if (!r)
         r = pc_create_vsock(pc);
+    if (!r)
+        r = pc_plug_restore_devices(pc);
     /* Last, for they say that the machine runs. */
     if (!r)
         r = create_serial(pc, irq);

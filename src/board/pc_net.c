@@ -32,7 +32,7 @@ static int open_net(struct pc *pc, const char *spec, bool *published)
     pc->net[pc->nnets].dev = net_open(&r, pc->net[pc->nnets].mac, pc->err, pc->err_size);
     if (!pc->net[pc->nnets].dev)
         return -EINVAL;
-    pc->nnets++;
+    pc->net[pc->nnets++].text = spec;
     return 0;
 }
 
@@ -65,7 +65,7 @@ int pc_create_nets(struct pc *pc)
                      c.name);
             return -ENOMEM;
         }
-        pc->next_slot++;
+        pc->net[i].slot = pc->next_slot++;
     }
     return 0;
 }

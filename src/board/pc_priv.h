@@ -8,6 +8,7 @@
 #include "board/cpio.h"
 #include "board/diskboot.h"
 #include "board/pc.h"
+#include "board/pc_plug.h"
 #include "config/config.h"
 #include "core/backend.h"
 #include "core/vm.h"
@@ -42,7 +43,7 @@ struct pc {
     struct control_server *control; /* NULL: the machine has no name */
     bool paused;                    /* by a request there */
     u64 started;                    /* host monotonic ns */
-    struct device *pm, *pci, *vmgenid;
+    struct device *pm, *pci, *vmgenid, *hotplug;
     u8 next_slot; /* of PCI bus 0, for the next device of the user's; see create_pci */
     struct sharedev *share[CONFIG_LIST_MAX];
     char share_name[CONFIG_LIST_MAX][8];
@@ -50,12 +51,16 @@ struct pc {
         struct netdev *dev;
         u8 mac[6];
         char name[8];
+        u8 slot;
+        const char *text; /* the option's value */
     } net[PC_NETS_MAX];
     unsigned nnets;
     struct sockdev *vsock; /* NULL: no --vsock */
     struct pc_disk *disk;  /* pc_disk.c */
     char *cwd;             /* where relative paths of options begin */
     unsigned ndisks;
+    struct pc_plug plug[PC_PLUG_SLOTS];
+    unsigned plugged_last;       /* the one that was filled last */
     struct x86_vcpu_state start; /* built by the loader; scratch afterwards */
     char chosen[512];            /* which engine, and why */
     char *err;                   /* while it is built */
@@ -67,7 +72,15 @@ struct pc {
 int pc_open_disks(struct pc *pc);
 int pc_create_disks(struct pc *pc);
 void pc_close_disks(struct pc *pc);
+/* Of all disks, the plugged ones at the end: how many, and one of them. */
+unsigned pc_disk_count(const struct pc *pc);
 struct blockdev *pc_disk_dev(struct pc *pc, unsigned i);
+/* The option's value of one that was there at the start, and its slot. */
+const char *pc_disk_text(const struct pc *pc, unsigned i, u8 *slot);
+/* Makes the device of a disk at devfn. name: outlives it. text: its option's value, which has been
+ * checked. NULL: no memory or threads. */
+struct device *pc_create_disk(struct pc *pc, struct blockdev *disk, const char *name,
+                              const char *text, u8 devfn);
 
 /*
  * How to open the console that is connected to `where`. The one on stdio gets the terminal and is
@@ -115,6 +128,8 @@ void pc_command_report(const struct pc *pc);
 /* Serves requests at ends.control_fd from then on, once the event loop runs (pc_control.c). 0, or
  * -errno with one line in pc->err. */
 int pc_open_control(struct pc *pc);
+/* A string for a reply: valid, and not too long. */
+json_t *pc_control_text(const char *s);
 
 /* Creates and wires the devices, opens the console. 0, or -errno with one line in pc->err. */
 int pc_create_devices(struct pc *pc);

@@ -253,9 +253,9 @@ static int check_disks(struct pc *pc)
     if (!snapshot_section(pc->ends.saved->file, SAVE_DISKS, 0, &in) ||
         stream_get_u16(&in) != SAVE_VERSION)
         return no_state(pc, "the disks");
-    if (stream_get_u32(&in) != pc->ndisks)
+    if (stream_get_u32(&in) != pc_disk_count(pc))
         return fail(pc, "the machine has not as many disks as were saved");
-    for (unsigned i = 0; i < pc->ndisks; i++) {
+    for (unsigned i = 0; i < pc_disk_count(pc); i++) {
         struct blockdev *b = pc_disk_dev(pc, i);
         u64 size = stream_get_u64(&in), file = stream_get_u64(&in), ns = stream_get_u64(&in);
         struct block_stamp now;

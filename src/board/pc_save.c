@@ -54,7 +54,7 @@ static int settle_disks(struct save *s)
 {
     struct pc *pc = s->pc;
 
-    for (unsigned i = 0; i < pc->ndisks; i++) {
+    for (unsigned i = 0; i < pc_disk_count(pc); i++) {
         struct blockdev *b = pc_disk_dev(pc, i);
         int r = b->ops->flush(b);
 
@@ -110,12 +110,30 @@ static void save_option(void *opaque, const char *name, const char *value)
     free(text);
 }
 
+static void add_plugged(struct pc *pc, enum pc_plug_kind kind, struct config_list *l)
+{
+    for (unsigned i = 0; i < pc_plug_count(pc, kind); i++)
+        l->item[l->n++] = pc_plug_nth(pc, kind, i)->text;
+}
+
+/* What was plugged is at the ends of the lists, and is told apart by a section of its own. */
 static int save_options(struct save *s)
 {
+    struct pc *pc = s->pc;
+    struct config cfg = *pc->cfg;
+    int r;
+
+    cfg.disk.n = pc->ndisks;
+    add_plugged(pc, PC_PLUG_DISK, &cfg.disk);
     begin(s);
     stream_put_u16(&s->out, SAVE_VERSION);
-    config_save(s->pc->cfg, save_option, s);
-    return end(s, SAVE_OPTIONS, 0);
+    config_save(&cfg, save_option, s);
+    r = end(s, SAVE_OPTIONS, 0);
+    if (r)
+        return r;
+    begin(s);
+    pc_plug_save(pc, &s->out);
+    return end(s, SAVE_PLUGGED, 0);
 }
 
 static int save_disks(struct save *s)
@@ -124,8 +142,8 @@ static int save_disks(struct save *s)
 
     begin(s);
     stream_put_u16(&s->out, SAVE_VERSION);
-    stream_put_u32(&s->out, pc->ndisks);
-    for (unsigned i = 0; i < pc->ndisks; i++) {
+    stream_put_u32(&s->out, pc_disk_count(pc));
+    for (unsigned i = 0; i < pc_disk_count(pc); i++) {
         struct blockdev *b = pc_disk_dev(pc, i);
         struct block_stamp stamp;
         int r = b->ops->stamp(b, &stamp);
@@ -255,6 +273,7 @@ int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_
         snprintf(err, err_size, "what came with the request is no regular file open for writing");
     if (!r) {
         vm_pause(&pc->vm);
+        pc_plug_settle(pc);
         drain(&pc->vm);
         r = check_runs(&s);
         if (!r)

@@ -13,6 +13,7 @@ struct pc;
 #define SAVE_CPU "cpu"
 #define SAVE_VCPU "vcpu" /* instance: its number */
 #define SAVE_DISKS "disks"
+#define SAVE_PLUGGED "plugged"
 
 #define SAVE_VERSION 1 /* of these sections */
 

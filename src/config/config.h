@@ -110,6 +110,11 @@ void config_defaults(struct config *c);
  * given. 0, or -EINVAL with one line in err. */
 int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_size);
 
+/* As config_parse, of a device for a machine that runs: one --disk or --net, with a user network
+ * its
+ * --publish, and nothing else. */
+int config_parse_plug(struct config *c, int argc, char **argv, char *err, size_t err_size);
+
 /*
  * The options that are saved with a machine, in order: line(opaque, name, value), the value as it
  * would be written; for a flag it is empty. c: as config_parse or config_restore left it.

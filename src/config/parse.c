@@ -331,6 +331,35 @@ int config_parse(struct config *c, int argc, char **argv, char *err, size_t err_
     return r ? r : add_image(&p);
 }
 
+int config_parse_plug(struct config *c, int argc, char **argv, char *err, size_t err_size)
+{
+    struct parser p = {.c = c, .err = err, .err_size = err_size};
+    int r = parser_run(&p, argc, argv);
+
+    if (!r)
+        r = add_image(&p);
+    for (size_t i = 0; i < config_n_options && !r; i++) {
+        const struct option_row *o = &config_options[i];
+        bool fits = o->field == offsetof(struct config, disk) ||
+                    o->field == offsetof(struct config, net) ||
+                    o->field == offsetof(struct config, publish);
+
+        if (p.given[i] && !fits)
+            r = parser_fail(&p, "--%s: what can be plugged is --disk and --net", o->name);
+    }
+    if (!r && c->command)
+        r = parser_fail(&p, "unexpected argument '--'");
+    if (!r && c->publish.n && !c->disk.n && !c->net.n)
+        c->net.item[c->net.n++] = "user";
+    if (!r && c->net.n && !strcmp(c->net.item[0], "none"))
+        r = parser_fail(&p, "--net none is nothing to plug");
+    if (!r && c->disk.n && c->publish.n)
+        r = parser_fail(&p, "--publish: a disk has no ports");
+    if (!r && c->disk.n + c->net.n != 1)
+        r = parser_fail(&p, "one device is plugged at a time: --disk or --net");
+    return r;
+}
+
 bool config_lists(const char *list, const char *word)
 {
     char item[64];

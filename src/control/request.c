@@ -148,11 +148,12 @@ bool control_client_gone(const struct control_call *call)
 }
 
 char *control_answer(const struct control_command *commands, void *opaque, const char *line,
-                     size_t n, int fd, int client, size_t *len)
+                     size_t n, struct control_fds *fds, int client, size_t *len)
 {
+    struct control_fds none = {.n = 0};
     json_error_t error;
     json_t *request = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error), *id;
-    struct control_call call = {.request = request, .fd = fd, .client = client};
+    struct control_call call = {.request = request, .fds = fds ? fds : &none, .client = client};
     const char *name, *wrong;
     char *text;
 

@@ -9,12 +9,20 @@
 #include <jansson.h>
 
 #include "base/types.h"
+#include "proto/control.h"
+
+/* Descriptors that came with a request, in their order. A command that keeps one puts -1 in its
+ * place; the others are closed afterwards. */
+struct control_fds {
+    int fd[CONTROL_FDS_MAX];
+    unsigned n;
+};
 
 struct control_call {
     const json_t *request; /* an object; its members are the command's, of their types */
-    int fd;                /* the descriptor that came with it, or -1; closed afterwards */
-    int client;            /* the connection it came by, or -1; not to be read or written */
-    json_t *reply;         /* an object: results are added */
+    struct control_fds *fds;
+    int client;    /* the connection it came by, or -1; not to be read or written */
+    json_t *reply; /* an object: results are added */
     char *err;
     size_t err_size;
 };
@@ -36,11 +44,11 @@ struct control_command {
 
 /*
  * Answers a request of n bytes (at most CONTROL_REQUEST_MAX, without its line feed; anything may be
- * in them). fd, client: see struct control_call; the caller's. The reply with its line feed, to be
- * freed, its length in *len; NULL: out of memory.
+ * in them). fds: what came with it, the caller's; NULL: nothing. client: see struct control_call.
+ * The reply with its line feed, to be freed, its length in *len; NULL: out of memory.
  */
 char *control_answer(const struct control_command *commands, void *opaque, const char *line,
-                     size_t n, int fd, int client, size_t *len);
+                     size_t n, struct control_fds *fds, int client, size_t *len);
 
 /* Whether the other end of the connection a call came by was closed: nobody will see the reply. One
  * that only says nothing more (SHUT_WR) is there. */

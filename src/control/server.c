@@ -13,8 +13,8 @@
 
 struct client {
     struct control_server *server;
-    int fd;     /* -1: the slot is free */
-    int passed; /* came with what is in `in`, for the next request; -1: none */
+    int fd;                    /* -1: the slot is free */
+    struct control_fds passed; /* came with what is in `in`, for the next request */
     u32 events;
     u64 heard;    /* the server's turn when it last said something */
     bool eof;     /* it will say nothing more */
@@ -35,9 +35,10 @@ struct control_server {
 
 static void close_passed(struct client *c)
 {
-    if (c->passed >= 0)
-        close(c->passed);
-    c->passed = -1;
+    for (unsigned i = 0; i < c->passed.n; i++)
+        if (c->passed.fd[i] >= 0)
+            close(c->passed.fd[i]);
+    c->passed.n = 0;
 }
 
 static void drop(struct client *c)
@@ -46,7 +47,7 @@ static void drop(struct client *c)
     close(c->fd);
     close_passed(c);
     free(c->out);
-    *c = (struct client){.server = c->server, .fd = -1, .passed = -1};
+    *c = (struct client){.server = c->server, .fd = -1};
 }
 
 /* Sends what the socket takes. false: the connection is gone. */
@@ -65,7 +66,7 @@ static bool flush(struct client *c)
     return true;
 }
 
-/* Keeps the first descriptor that came with a message, closes all others. */
+/* Keeps the descriptors that came with a message; those that are too many are closed. */
 static void take_descriptors(struct client *c, struct msghdr *m)
 {
     for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
@@ -77,8 +78,8 @@ static void take_descriptors(struct client *c, struct msghdr *m)
             int fd;
 
             memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-            if (c->passed < 0)
-                c->passed = fd;
+            if (c->passed.n < CONTROL_FDS_MAX)
+                c->passed.fd[c->passed.n++] = fd;
             else
                 close(fd);
         }
@@ -88,10 +89,9 @@ static void take_descriptors(struct client *c, struct msghdr *m)
 /* Takes what has arrived. false: the connection is gone. */
 static bool receive(struct client *c)
 {
-    /* For more than one, so that none is left to the kernel to truncate while it is open here. */
     union {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(4 * sizeof(int))];
+        char bytes[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
     } control;
     struct iovec iov = {c->in + c->in_len, sizeof(c->in) - c->in_len};
     struct msghdr m = {.msg_iov = &iov,
@@ -130,7 +130,7 @@ static bool answer(struct client *c)
     c->out_pos = 0;
     if (end) {
         n = (size_t)(end - c->in);
-        c->out = control_answer(s->commands, s->opaque, c->in, n, c->passed, c->fd, &c->out_len);
+        c->out = control_answer(s->commands, s->opaque, c->in, n, &c->passed, c->fd, &c->out_len);
         close_passed(c);
         c->in_len -= n + 1;
         memmove(c->in, end + 1, c->in_len);
@@ -229,7 +229,7 @@ struct control_server *control_server_open(int listen_fd, const struct control_c
     s->commands = commands;
     s->opaque = opaque;
     for (struct client *c = s->client; c < s->client + CONTROL_CLIENTS_MAX; c++)
-        *c = (struct client){.server = s, .fd = -1, .passed = -1};
+        *c = (struct client){.server = s, .fd = -1};
     return s;
 }
 

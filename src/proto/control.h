@@ -6,5 +6,7 @@
 /* Bytes of a request and of a reply, the line feed included. */
 #define CONTROL_REQUEST_MAX 4096
 #define CONTROL_REPLY_MAX 65536
+/* Descriptors with a request; further ones are lost. */
+#define CONTROL_FDS_MAX 32
 
 #endif

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a running machine's process still may do: nothing that its own descriptors do not give."""
+import errno
 import os
 import pathlib
 import re
@@ -27,9 +28,12 @@ TIOCSTI = 0x5412
 DEADLY = [('execve',), ('fork',), ('ptrace', 0), ('process_vm_readv', 1), ('mount',), ('unshare', 0x10000000),
           ('setns', 0, 0), ('chroot',), ('setuid', 0), ('bpf',), ('perf_event_open',), ('io_uring_setup', 1),
           ('keyctl',), ('seccomp', 1), ('pidfd_open', 1)]
+# What pthread_create gives clone, and no more: CLONE_NEWUSER is one of those it does not, CLONE_THREAD one it does.
+THREAD = 0x3d0f00
 # ...and of these unless somebody keeps the signal from it.
 TRAPPED = [('open',), ('openat', AT_FDCWD), ('openat2', AT_FDCWD), ('stat',), ('unlink',), ('socket', 1, 1),
-           ('socket', 2, 1), ('connect', 0), ('clone', 17), ('clone3',), ('kill', 1, 0), ('tkill', 1, 0),
+           ('socket', 2, 1), ('connect', 0), ('clone', 17), ('clone', THREAD | 0x10000000),
+           ('clone', THREAD & ~0x10000), ('kill', 1, 0), ('tkill', 1, 0),
            ('tgkill', 1, 1, 0), ('mmap', 0, 4096, 5, 0x22, -1), ('mmap', 0, 4096, 7, 0x22, -1),
            ('mprotect', 0x10000, 4096, 5), ('memfd_create',), ('ioctl', 0, TIOCSTI), ('fcntl', 0, 8, 1),
            ('prctl', 4, 1), ('prctl', 22, 0)]
@@ -199,6 +203,7 @@ def test_calls_from_inside_are_refused(idle):
     t = tracer(idle('-c', '2').pid)
     assert t.call(NR['getpid'])[0] == 'returned'  # the method works
     assert t.call(NR['mmap'], 0, 4096, 3, 0x22, -1)[0] == 'returned'
+    assert t.call(NR['clone3']) == ('returned', -errno.ENOSYS)
     for name, *args in TRAPPED:
         assert t.call(NR[name], *args) == ('trapped', signal.SIGSYS), (name, args)
     t.detach()

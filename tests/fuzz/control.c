@@ -49,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > CONTROL_REQUEST_MAX)
         return 0;
     done = 0;
-    text = control_answer(commands, NULL, (const char *)data, size, -1, -1, &len);
+    text = control_answer(commands, NULL, (const char *)data, size, NULL, -1, &len);
     check(text && len && len <= CONTROL_REPLY_MAX);
     check(memchr(text, '\n', len) == text + len - 1);
     for (size_t i = 0; i + 1 < len; i++)

@@ -365,6 +365,41 @@ static void config__saved_options_are_not_trusted(void **state)
     }
 }
 
+static int plug(const char *line)
+{
+    static char copy[512];
+    char *argv[32];
+    int argc = 0;
+
+    strcpy(copy, line);
+    for (char *w = strtok(copy, " "); w; w = strtok(NULL, " "))
+        argv[argc++] = w;
+    config_defaults(&c);
+    err[0] = 0;
+    return config_parse_plug(&c, argc, argv, err, sizeof(err));
+}
+
+static void config__what_can_be_plugged(void **state)
+{
+    static const char *const bad[] = {"",           "-d a -d b", "-d a -n user",
+                                      "-d a -m 1G", "a -d b",    "-d a -q",
+                                      "-d a -- b",  "-n none",   "-d a -p 1:1"};
+
+    (void)state;
+    assert_int_equal(plug("-d a,ro"), 0);
+    assert_string_equal(c.disk.item[0], "a,ro");
+    assert_int_equal(plug("a"), 0);
+    assert_string_equal(c.disk.item[0], "a");
+    assert_int_equal(plug("--net=user -p 2222:22 -p 80:80"), 0);
+    assert_int_equal(c.publish.n, 2);
+    assert_int_equal(plug("-p 2222:22"), 0); /* as run has it */
+    assert_string_equal(c.net.item[0], "user");
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        assert_int_equal(plug(bad[i]), -EINVAL);
+        assert_true(err[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +417,7 @@ int main(void)
         cmocka_unit_test(config__files_of_the_host_are_not_taken_from_a_file),
         cmocka_unit_test(config__what_a_file_says_is_fit_for_a_terminal),
         cmocka_unit_test(config__saved_options_are_not_trusted),
+        cmocka_unit_test(config__what_can_be_plugged),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,7 +43,7 @@ static const struct control_command commands[] = {
 static void expect(const char *request, size_t n, const char *reply)
 {
     size_t len;
-    char *text = control_answer(commands, &runs, request, n, -1, -1, &len);
+    char *text = control_answer(commands, &runs, request, n, NULL, -1, &len);
 
     assert_non_null(text);
     assert_int_equal(len, strlen(reply) + 1);

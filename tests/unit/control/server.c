@@ -2,10 +2,12 @@
 /* The control socket with clients of all manners; server and loop are the real ones, the test is a
  * thread beside them. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -41,8 +43,27 @@ static int big(void *opaque, const struct control_call *call)
     return 0;
 }
 
+/* Keeps the second descriptor and says what it can of the others. */
+static int kept = -1;
+
+static int files(void *opaque, const struct control_call *call)
+{
+    char text[CONTROL_FDS_MAX + 1] = "";
+
+    (void)opaque;
+    for (unsigned i = 0; i < call->fds->n; i++) {
+        assert_int_equal(pread(call->fds->fd[i], text + i, 1, 0), 1);
+        if (i == 1) {
+            kept = call->fds->fd[i];
+            call->fds->fd[i] = -1;
+        }
+    }
+    json_object_set_new(call->reply, "text", json_string(text));
+    return 0;
+}
+
 static const struct control_command commands[] = {
-    {"ping", ping, NULL}, {"big", big, NULL}, {NULL, NULL, NULL}};
+    {"files", files, NULL}, {"ping", ping, NULL}, {"big", big, NULL}, {NULL, NULL, NULL}};
 
 static void run_loop(void *arg)
 {
@@ -226,6 +247,78 @@ static void rude(void **state)
     close(fd);
 }
 
+/* One message with n descriptors of files that hold a letter each. */
+static void pass(int fd, const char *text, unsigned n)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(40 * sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec iov = {(char *)(uintptr_t)text, strlen(text)};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
+    int fds[40];
+
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(n * sizeof(int));
+    for (unsigned i = 0; i < n; i++) {
+        char c = (char)('a' + i);
+
+        fds[i] = memfd_create("file", 0);
+        assert_int_equal(write(fds[i], &c, 1), 1);
+    }
+    memcpy(CMSG_DATA(h), fds, n * sizeof(int));
+    assert_int_equal(sendmsg(fd, &msg, 0), iov.iov_len);
+    for (unsigned i = 0; i < n; i++)
+        close(fds[i]);
+}
+
+static unsigned open_files(void)
+{
+    unsigned n = 0;
+
+    for (int i = 0; i < 512; i++)
+        n += fcntl(i, F_GETFD) >= 0;
+    return n;
+}
+
+static void descriptors(void **state)
+{
+    int fd = join();
+    unsigned before;
+
+    (void)state;
+    say(fd, "{\"command\":\"ping\"}\n"); /* it is served */
+    assert_int_equal(next(fd), '{');
+    while (next(fd) != '\n')
+        ;
+    before = open_files();
+    pass(fd, "{\"command\":\"files\"}\n", 3);
+    hear(fd, "{\"ok\":true,\"text\":\"abc\"}");
+    assert_int_equal(open_files(), before + 1);
+    assert_int_equal(close(kept), 0);
+    /* Of one request and no other, in pieces too; too many are lost. */
+    say(fd, "{\"command\":\"files\"}\n");
+    hear(fd, "{\"ok\":true,\"text\":\"\"}");
+    pass(fd, "{\"comm", 2);
+    pass(fd, "and\":\"files\"}\n", 40);
+    hear(fd, "{\"ok\":true,\"text\":\"ababcdefghijklmnopqrstuvwxyz{|}~\"}");
+    assert_int_equal(close(kept), 0);
+    assert_int_equal(open_files(), before);
+    /* What belongs to no request goes with its connection. */
+    pass(fd, "x", 5);
+    close(fd);
+    fd = join();
+    say(fd, "{\"command\":\"files\"}\n");
+    hear(fd, "{\"ok\":true,\"text\":\"\"}");
+    assert_int_equal(open_files(), before);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +328,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(slow_readers, setup, teardown),
         cmocka_unit_test_setup_teardown(silent, setup, teardown),
         cmocka_unit_test_setup_teardown(rude, setup, teardown),
+        cmocka_unit_test_setup_teardown(descriptors, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks and networks that come and go while a stock kernel runs."""
+import hashlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+
+import pytest
+
+from conftest import running, trouble
+from test_sandbox import assert_confined, idle_kernel
+
+LIMIT = 60
+BLANK = 16 << 20
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(program):
+    yield
+    for pid in running(program).values():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def trivisor(program):
+    """trivisor('plug', ...) runs a command; its output without the line feed. fails=: it must, with that line."""
+
+    def go(*args, fails=None):
+        r = subprocess.run([program, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                           timeout=LIMIT, check=False)
+        if fails is None:
+            assert r.returncode == 0, r.stderr
+            return r.stdout.rstrip('\n')
+        assert r.returncode == 125
+        assert r.stderr.count('\n') == 1 and fails in r.stderr, r.stderr
+        return r.stderr
+
+    return go
+
+
+@pytest.fixture
+def guest(boot, virtio_image):
+    """guest(*args) boots a guest named box to a shell, with the drivers of disks and networks loaded."""
+
+    def start(*args, **more):
+        console = boot(args=['--name', 'box', '-q', *map(str, args)], initrd=virtio_image, **more).shell()
+        console.run('/sbin/modprobe virtio_pci; /sbin/modprobe virtio_blk; /sbin/modprobe virtio_net')
+        return console
+
+    return start
+
+
+@pytest.fixture
+def blank(tmp_path):
+    """blank(name) makes an empty raw image."""
+
+    def make(name, size=BLANK):
+        path = tmp_path / name
+        with open(path, 'wb') as f:
+            f.truncate(size)
+        return path
+
+    return make
+
+
+def sha(path, size=None):
+    with open(path, 'rb') as f:
+        return hashlib.sha256(f.read(size)).hexdigest()
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'waited in vain'
+        time.sleep(0.02)
+
+
+def appears(g, path):
+    g.run(f'while [ ! -e {path} ]; do usleep 20000; done')
+
+
+def is_gone(g, path):
+    g.run(f'while [ -e {path} ]; do usleep 20000; done')
+
+
+def devices(trivisor, name='box'):
+    return {d['device']: d for d in json.loads(trivisor('devices', name, '--json'))}
+
+
+def qemu_img(*args, good=True):
+    r = subprocess.run(['qemu-img', *map(str, args)], capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (r.returncode == 0) == good, r.stdout + r.stderr
+    return r.stdout
+
+
+def test_a_disk_comes_and_goes(guest, trivisor, program, blank):
+    image = blank('a.raw')
+    g = guest('-d', blank('boot.raw'), cpus=2)
+    appears(g, '/dev/vda')
+    pid = running(program)['box']
+    threads = len(os.listdir(f'/proc/{pid}/task'))
+    files = len(os.listdir(f'/proc/{pid}/fd'))
+    for turn in range(3):
+        assert trivisor('plug', 'box', '-d', image) == 'disk1'
+        appears(g, '/dev/vdb')
+        assert devices(trivisor)['disk1'] == {'device': 'disk1', 'kind': 'disk', 'slot': 24 + turn,
+                                              'state': 'plugged', 'value': str(image)}
+        assert_confined(pid, threads + 1, os.getuid() == 0)
+        qemu_img('resize', '-f', 'raw', image, '32M', good=False)  # it is locked
+        if not turn:
+            g.run('mke2fs /dev/vdb >/dev/null 2>&1')
+        out = g.run('mount -t ext2 /dev/vdb /tmp && dd if=/dev/urandom of=/tmp/x bs=64k count=64 2>/dev/null && '
+                    'sync && cat /tmp/x | sha256sum && umount /tmp && sha256sum /dev/vdb')
+        trivisor('unplug', 'box', 'disk1')
+        # All is over by then: files, locks, threads.
+        assert sha(image) == out.split()[-2]
+        qemu_img('resize', '-f', 'raw', image, str(BLANK))
+        assert len(os.listdir(f'/proc/{pid}/task')) == threads
+        wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) == files)  # clients' connections
+        is_gone(g, '/dev/vdb')
+        assert set(devices(trivisor)) == {'disk0'}
+    assert subprocess.run(['e2fsck', '-fn', image], capture_output=True, timeout=LIMIT, check=False).returncode == 0
+    # What was there at the start has stayed in order.
+    g.run('dd if=/dev/vda of=/dev/null bs=1M count=1 2>/dev/null')
+    assert not trouble(g.run('dmesg'))
+    assert g.poweroff() == 0
+
+
+def test_a_chain_of_images(guest, trivisor, tmp_path):
+    """The client opens all of them; nobody else writes to any."""
+    base, middle, top = (tmp_path / n for n in ('base.raw', 'middle.qcow2', 'top.qcow2'))
+    base.write_bytes(os.urandom(1 << 20))
+    base_sha = sha(base)
+    qemu_img('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', middle, '8M')
+    qemu_img('create', '-q', '-f', 'qcow2', '-b', middle, '-F', 'qcow2', top)
+    g = guest()
+    assert trivisor('plug', 'box', '-d', f'{top},id=data,serial=S3') == 'data'
+    appears(g, '/dev/vda')
+    assert g.run('cat /sys/block/vda/serial').strip() == 'S3'
+    assert base_sha in g.run('head -c 1048576 /dev/vda | sha256sum')
+    qemu_img('info', middle, good=True)
+    qemu_img('resize', middle, '16M', good=False)
+    out = g.run('dd if=/dev/urandom of=/dev/vda bs=256k count=8 seek=2 2>/dev/null; blkdiscard -o 4M /dev/vda;'
+                'sha256sum /dev/vda')
+    trivisor('unplug', 'box', 'data')
+    for image in (middle, top):
+        qemu_img('check', '-q', image)
+    qemu_img('convert', '-O', 'raw', top, tmp_path / 'flat.raw')
+    assert sha(tmp_path / 'flat.raw') == out.split()[0]
+    assert sha(base) == base_sha
+    os.unlink(base)
+    trivisor('plug', 'box', '-d', top, fails='base.raw')
+    assert not devices(trivisor)
+
+
+def test_refused_in_one_line(guest, trivisor, blank, tmp_path):
+    g = guest('-d', blank('boot.raw'))
+    trivisor('plug', 'box', '-d', blank('boot.raw'), fails='somebody else')
+    trivisor('plug', 'box', '-d', tmp_path / 'none', fails='No such file')
+    trivisor('plug', 'box', '-d', f'{blank("x")},speed=9', fails='unknown key')
+    trivisor('plug', 'box', '-d', f'{blank("x")},id=disk0', fails="there is a device 'disk0'")
+    trivisor('plug', 'box', '-m', '1G', fails='--disk and --net')
+    trivisor('plug', 'box', fails='one device')
+    trivisor('plug', 'nobody', '-d', blank('x'), fails='no machine')
+    trivisor('unplug', 'box', 'disk0', fails='stays')
+    trivisor('unplug', 'box', 'disk7', fails='no device')
+    trivisor('unplug', 'box', fails='unplug takes')
+    for i in range(8):
+        trivisor('plug', 'box', '-d', f'{blank(f"{i}")},ro')
+    trivisor('plug', 'box', '-d', blank('x'), fails='all 8 slots')
+    appears(g, '/dev/vdi')
+    trivisor('pause', 'box')
+    trivisor('unplug', 'box', 'disk3', fails='paused')
+    trivisor('resume', 'box')
+    trivisor('unplug', 'box', 'disk3')
+    assert trivisor('plug', 'box', '-d', blank('x')) == 'disk3'
+    assert not trouble(g.run('dmesg'))
+
+
+def test_a_guest_that_does_not_listen(program, trivisor, blank, tmp_path):
+    p = subprocess.Popen([program, 'run', '--engine', 'bt', '-q', '--name', 'box', '-m', '4', '--serial', 'null',
+                          '-k', idle_kernel(tmp_path / 'idle')], stdin=subprocess.DEVNULL)
+    wait_for(lambda: 'box' in running(program))
+    r = subprocess.run([program, 'plug', 'box', '-d', blank('x')], stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, timeout=LIMIT, check=False)
+    assert (r.returncode, r.stdout) == (0, 'disk0\n')
+    assert 'no driver for hot-plug' in r.stderr
+    trivisor('unplug', 'box', 'disk0', '--timeout', '1', fails='does not listen')
+    assert devices(trivisor)['disk0']['state'] == 'asked back'
+    trivisor('kill', 'box')
+    p.wait()
+    qemu_img('resize', '-f', 'raw', tmp_path / 'x', '32M')
+
+
+def ejector():
+    """A Linux program that writes all ones to the register that ejects."""
+    code = bytes.fromhex('b8ac000000 bf03000000 0f05'  # iopl(3)
+                         'ba18060000 b8ffffffff ef'  # outl(0xffffffff, 0x618)
+                         '31ff b83c000000 0f05')  # exit(0)
+    size = 120 + len(code)
+    head = struct.pack('<16sHHIQQQIHHHHHH', b'\x7fELF\2\1\1', 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack('<IIQQQQQQ', 1, 5, 0, 0x400000, 0x400000, size, size, 0x1000) + code
+
+
+def test_a_guest_that_ejects_when_it_likes(guest, trivisor, blank):
+    """Under load, without a word to its driver, which waits for ever then; and what it has not seen yet."""
+    boot_disk = blank('boot')
+    with open(boot_disk, 'r+b') as f:
+        f.write(ejector())
+    g = guest('-d', boot_disk, cpus=2)
+    appears(g, '/dev/vda')
+    g.run('head -c 512 /dev/vda > /tmp/eject; chmod +x /tmp/eject; /tmp/eject')
+    for turn in range(6):
+        image = blank(f'{turn}')
+        trivisor('plug', 'box', '-d', image)
+        if not turn:
+            appears(g, '/dev/vdb')
+            g.run('for i in 1 2 3; do dd if=/dev/zero of=/dev/vdb bs=256k oflag=direct 2>/dev/null & done; '
+                  'while [ "$(cat /sys/block/vdb/inflight)" = "       0        0" ]; do :; done')
+        g.run('/tmp/eject')
+        wait_for(lambda: list(devices(trivisor)) == ['disk0'])
+        qemu_img('resize', '-f', 'raw', image, '32M')
+    g.run('/tmp/eject; head -c 65536 /dev/vda | sha256sum')
+    trivisor('kill', 'box')
+
+
+def test_saved_with_what_was_plugged(guest, trivisor, program, blank, tmp_path):
+    a, b, saved = blank('a'), blank('b'), tmp_path / 'box.vm'
+    g = guest('-d', blank('boot'))
+    trivisor('plug', 'box', '-d', a)
+    trivisor('plug', 'box', '-d', f'{b},id=data')
+    appears(g, '/dev/vdc')
+    trivisor('unplug', 'box', 'disk1')
+    out = g.run('mke2fs /dev/vdb >/dev/null 2>&1 || mke2fs /dev/vdc >/dev/null 2>&1; sync; ls /dev/vd?; '
+                'cat /sys/class/block/vd*/device/driver/uevent; echo 3 > /proc/sys/vm/drop_caches')
+    left = '/dev/vdc' if '/dev/vdc' in out else '/dev/vdb'
+    trivisor('snapshot', 'box', saved, '--stop')
+    g.wait_end()
+    digest = sha(b)
+
+    def again(*args):
+        p = subprocess.Popen([program, 'restore', str(saved), '--name', 'box', '-q', '--serial', 'pty', *args],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for(lambda: 'box' in running(program))
+        return p
+
+    p = again()
+    assert list(devices(trivisor)) == ['disk0', 'data']
+    assert devices(trivisor)['data']['slot'] == 25
+    trivisor('unplug', 'box', 'data')
+    trivisor('plug', 'box', '-d', a)
+    p.kill()
+    p.wait()
+    p.stderr.close()
+    assert sha(b) == digest
+    # A clone, with a copy of each.
+    os.rename(b, tmp_path / 'copy')
+    p = again('-d', str(tmp_path / 'boot'), '-d', str(tmp_path / 'copy'))
+    assert devices(trivisor)['data']['value'] == str(tmp_path / 'copy')
+    p.kill()
+    p.wait()
+    p.stderr.close()
+    r = subprocess.run([program, 'restore', str(saved), '-q', '-d', str(tmp_path / 'boot')], capture_output=True,
+                       stdin=subprocess.DEVNULL, text=True, timeout=LIMIT, check=False)
+    assert r.returncode == 125 and r.stderr.count('\n') == 1, r.stderr
+    assert left
