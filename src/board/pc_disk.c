@@ -74,7 +74,8 @@ static struct device *create(struct pc *pc, struct blockdev *disk, const char *n
                                     .name = name,
                                     .serial = spec->serial[0] ? spec->serial : spec->id,
                                     .queues = queues_of(pc, spec),
-                                    .no_doorbell = spec->no_doorbell};
+                                    .no_doorbell = spec->no_doorbell,
+                                    .no_irqfd = spec->no_irqfd};
 
     return virtio_blk_create(&pc->vm, pc->pci, devfn, &cfg);
 }

@@ -68,8 +68,10 @@ static const struct sandbox_rule rules[] = {
 static const struct sandbox_rule kvm_rules[] = {
     SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest runs", SANDBOX_INT(1, KVM_RUN)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: a device sends an interrupt", SANDBOX_INT(1, KVM_SIGNAL_MSI)),
-    SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest programs the I/O APIC",
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest programs the I/O APIC, or a device's MSI-X table",
                   SANDBOX_INT(1, KVM_SET_GSI_ROUTING)),
+    SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest masks or unmasks a device's interrupt, and pauses",
+                  SANDBOX_INT(1, KVM_IRQFD)),
     SANDBOX_ALLOW(SYS_ioctl, "kvm: the guest moves the registers of a disk",
                   SANDBOX_INT(1, KVM_IOEVENTFD)),
     /* Beginning and ending the log would be KVM_SET_USER_MEMORY_REGION, which can do much more. */

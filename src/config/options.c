@@ -324,7 +324,8 @@ const struct option_row config_options[] = {
          "guest sees; cache=writeback or unsafe (flushes are ignored); discard=on or off: "
          "what the guest discards is given back to the host; queues=N; doorbell=on or off: with "
          "engine kvm the guest's notifications wake the disk's threads and leave its vCPU "
-         "alone. Two commas stand for one in a path. Without format=, an image is qcow2 when its "
+         "alone; irqfd=on or off: with engine kvm the disk's interrupts go through eventfds. Two "
+         "commas stand for one in a path. Without format=, an image is qcow2 when its "
          "name ends in .qcow2 and "
          "raw otherwise; contents that say something else are refused, never interpreted."},
     {.name = "net",

@@ -12,6 +12,7 @@
 
 struct vm;
 struct vcpu;
+struct irqfd;
 
 enum engine_exit_kind {
     ENGINE_EXIT_HLT,         /* vCPU is halted: core waits for an event and calls run again */
@@ -104,6 +105,11 @@ struct engine_apic_ops {
     /* What pin of the I/O APIC sends from now on when its input is asserted; data 0: nothing whose
      * EOI (vcpu_irq_ops.eoi) it wants to hear of. VM lock held. */
     void (*pin)(struct vm *vm, unsigned pin, u64 addr, u32 data);
+    /* As in struct msi_sink (core/irq.h); with the registers, in `give`, all of them cease to be
+     * live, and those with a message are it again after `take`. NULL: there are none. */
+    struct irqfd *(*get_irqfd)(struct vm *vm);
+    void (*put_irqfd)(struct vm *vm, struct irqfd *e);
+    void (*route)(struct vm *vm, struct irqfd *e, bool on, u64 addr, u32 data);
     /* All vCPUs are parked and the clock stands: the registers and the timers go to the devices; or
      * come from there, just before the vCPUs go on. VM lock held. 0 or -errno. */
     int (*give)(struct vm *vm);

@@ -97,6 +97,8 @@ void host_workers_kick(struct host_workers *w);
 /* An eventfd: adding to it (a doorbell's, core/engine.h) is a kick, too. It is w's; -1: there is
  * none. */
 int host_workers_event(const struct host_workers *w);
+/* Adds 1 to an eventfd: that one, or an irqfd's (core/irq.h). As host_workers_kick. */
+void host_eventfd_add(int fd);
 /* Calls that have begun are finished, no further one begins; frees w. NULL: nothing. */
 void host_workers_destroy(struct host_workers *w);
 

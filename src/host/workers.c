@@ -21,12 +21,12 @@ struct host_workers {
     struct host_thread *thread[];
 };
 
-static void ring(struct host_workers *w)
+void host_eventfd_add(int fd)
 {
     u64 one = 1;
 
     /* It fails only when the counter is full, after centuries. */
-    if (write(w->event, &one, sizeof(one)) < 0)
+    if (write(fd, &one, sizeof(one)) < 0)
         return;
 }
 
@@ -56,7 +56,7 @@ static void work(void *opaque)
             break;
         w->fn(w->opaque);
     }
-    ring(w); /* for the next one to end */
+    host_eventfd_add(w->event); /* for the next one to end */
 }
 
 static int open_event(struct host_workers *w)
@@ -98,7 +98,7 @@ void host_workers_kick(struct host_workers *w)
 {
     if (!__atomic_exchange_n(&w->pending, 1, __ATOMIC_SEQ_CST) &&
         __atomic_load_n(&w->idle, __ATOMIC_SEQ_CST))
-        ring(w);
+        host_eventfd_add(w->event);
 }
 
 int host_workers_event(const struct host_workers *w)
@@ -112,7 +112,7 @@ void host_workers_destroy(struct host_workers *w)
         return;
     __atomic_store_n(&w->stop, 1, __ATOMIC_SEQ_CST);
     if (w->n)
-        ring(w);
+        host_eventfd_add(w->event);
     for (unsigned i = 0; i < w->n; i++)
         host_thread_join(w->thread[i]);
     if (w->ep >= 0)

@@ -261,6 +261,14 @@ int host_workers_event(const struct host_workers *w)
     return -1;
 }
 
+void (*fake_added)(int fd);
+
+void host_eventfd_add(int fd)
+{
+    assert_non_null(fake_added);
+    fake_added(fd);
+}
+
 void fake_ring(int event)
 {
     assert_in_range(event, FAKE_WORKERS_EVENT, FAKE_WORKERS_EVENT + WORKERS_MAX - 1);

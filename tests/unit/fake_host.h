@@ -53,6 +53,8 @@ unsigned fake_settle(void);
 /* Descriptors that host_workers_event gives, from here on; and adding to one of them. */
 #define FAKE_WORKERS_EVENT 1000
 void fake_ring(int event);
+/* What host_eventfd_add does; NULL: a failed test. */
+extern void (*fake_added)(int fd);
 
 /* Calls of host_ram_discard. */
 extern unsigned fake_discards;

@@ -29,13 +29,13 @@ struct block_spec {
     char id[BLOCK_ID_MAX + 1];
     char serial[BLOCK_SERIAL_MAX + 1];
     unsigned queues; /* 0: not given */
-    bool no_doorbell;
+    bool no_doorbell, no_irqfd;
 };
 
 /*
  * Parses PATH[,format=raw|qcow2][,ro][,id=NAME][,serial=TEXT][,cache=writeback|unsafe]
- * [,discard=on|off][,queues=N][,doorbell=on|off]; commas in values are doubled. 0, or -EINVAL with
- * one line in err.
+ * [,discard=on|off][,queues=N][,doorbell=on|off][,irqfd=on|off]; commas in values are doubled. 0,
+ * or -EINVAL with one line in err.
  */
 int block_spec_parse(const char *text, struct block_spec *spec, char *err, size_t err_size);
 

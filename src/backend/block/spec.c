@@ -100,8 +100,8 @@ static int set_key(struct spec_parser *p, char *item)
         p->spec->readonly = true;
         return 0;
     }
-    static const char *const keys[] = {"format",  "id",     "serial",  "cache",
-                                       "discard", "queues", "doorbell"};
+    static const char *const keys[] = {"format",  "id",     "serial",   "cache",
+                                       "discard", "queues", "doorbell", "irqfd"};
     size_t k = 0;
 
     while (k < ARRAY_SIZE(keys) && strcmp(item, keys[k]) != 0)
@@ -109,7 +109,7 @@ static int set_key(struct spec_parser *p, char *item)
     if (k == ARRAY_SIZE(keys))
         return refuse(p,
                       "unknown key '%s'; there are format= ro id= serial= cache= discard= "
-                      "queues= doorbell=, and a comma in a path is written twice",
+                      "queues= doorbell= irqfd=, and a comma in a path is written twice",
                       item);
     if (!value)
         return refuse(p, "%s needs a value", item);
@@ -129,8 +129,10 @@ static int set_key(struct spec_parser *p, char *item)
         return set_choice(p, item, value, "on", "off", &p->spec->no_discard);
     case 5:
         return set_queues(p, value);
-    default:
+    case 6:
         return set_choice(p, item, value, "on", "off", &p->spec->no_doorbell);
+    default:
+        return set_choice(p, item, value, "on", "off", &p->spec->no_irqfd);
     }
 }
 

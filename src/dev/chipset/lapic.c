@@ -436,10 +436,17 @@ struct msi_sink lapic_msi_sink(struct device *d)
 {
     struct lapics *set = container_of(d, struct lapics, dev);
 
-    if (set->vm->engine->apic)
-        return (struct msi_sink){
-            .send = lapic_engine_msi, .announce = lapic_engine_announce, .opaque = set};
-    return (struct msi_sink){.send = lapic_msi, .opaque = set};
+    const struct engine_apic_ops *apic = set->vm->engine->apic;
+    struct msi_sink sink = {.send = apic ? lapic_engine_msi : lapic_msi, .opaque = set};
+
+    if (apic)
+        sink.announce = lapic_engine_announce;
+    if (apic && apic->route) {
+        sink.get_irqfd = lapic_engine_get_irqfd;
+        sink.put_irqfd = lapic_engine_put_irqfd;
+        sink.route = lapic_engine_route;
+    }
+    return sink;
 }
 
 struct irq_line lapic_intr_line(struct device *d, int (*ack)(void *opaque), void *opaque)

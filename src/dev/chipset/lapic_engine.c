@@ -152,12 +152,17 @@ const struct vcpu_irq_ops lapic_engine_ops = {
     .eoi = eoi,
 };
 
+static bool is_message(u64 addr)
+{
+    return addr >> 20 == 0xfee;
+}
+
 void lapic_engine_msi(void *opaque, u64 addr, u32 data)
 {
     struct lapics *set = opaque;
     unsigned mode = data >> 8 & 7;
 
-    if (addr >> 20 != 0xfee)
+    if (!is_message(addr))
         return;
     if (set->vm->apics_in_engine)
         set->vm->engine->apic->msi(set->vm, addr, data);
@@ -170,6 +175,28 @@ void lapic_engine_announce(void *opaque, unsigned pin, u64 addr, u32 data)
     struct lapics *set = opaque;
 
     set->vm->engine->apic->pin(set->vm, pin, addr, data);
+}
+
+struct irqfd *lapic_engine_get_irqfd(void *opaque)
+{
+    struct lapics *set = opaque;
+
+    return set->vm->engine->apic->get_irqfd(set->vm);
+}
+
+void lapic_engine_put_irqfd(void *opaque, struct irqfd *e)
+{
+    struct lapics *set = opaque;
+
+    set->vm->engine->apic->put_irqfd(set->vm, e);
+}
+
+/* What is no message comes to lapic_engine_msi, which drops it. */
+void lapic_engine_route(void *opaque, struct irqfd *e, bool on, u64 addr, u32 data)
+{
+    struct lapics *set = opaque;
+
+    set->vm->engine->apic->route(set->vm, e, on && is_message(addr), addr, data);
 }
 
 /* Whether LINT0 takes it, the engine knows. */

@@ -132,6 +132,9 @@ void lapic_loaded(struct device *d);
 extern const struct vcpu_irq_ops lapic_engine_ops;
 void lapic_engine_msi(void *set, u64 addr, u32 data);
 void lapic_engine_announce(void *set, unsigned pin, u64 addr, u32 data);
+struct irqfd *lapic_engine_get_irqfd(void *set);
+void lapic_engine_put_irqfd(void *set, struct irqfd *e);
+void lapic_engine_route(void *set, struct irqfd *e, bool on, u64 addr, u32 data);
 void lapic_engine_intr(void *set, unsigned n, bool level);
 void lapic_engine_nmi(void *set, unsigned n, bool level);
 

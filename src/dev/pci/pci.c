@@ -129,6 +129,11 @@ void pci_use_intx(struct pci_function *f)
     f->config[PCI_INTERRUPT_PIN] = 1;
 }
 
+static bool may_master(const struct pci_function *f)
+{
+    return (pci_get16(f, PCI_COMMAND) & PCI_COMMAND_MASTER) != 0;
+}
+
 /* --- interrupts
  * ------------------------------------------------------------------------------------ */
 
@@ -166,8 +171,37 @@ static bool msix_masked(const struct pci_function *f, unsigned n)
     return (msix_control(f) & MSIX_MASK_ALL) || (f->msix[n].control & MSIX_ENTRY_MASKED);
 }
 
+/* Its irqfd sends vector n while nothing stands in the way. To be called when anything of that, or
+ * of the message, has changed: what has not is no work. */
+static void msix_route(struct pci_function *f, unsigned n)
+{
+    bool on = pci_msix_enabled(f) && !msix_masked(f, n) && may_master(f);
+
+    if (on && f->irqfds && f->msi.get_irqfd && !f->msix_irqfd[n])
+        f->msix_irqfd[n] = f->msi.get_irqfd(f->msi.opaque);
+    if (f->msix_irqfd[n])
+        f->msi.route(f->msi.opaque, f->msix_irqfd[n], on, f->msix[n].addr, f->msix[n].data);
+}
+
+static void msix_route_all(struct pci_function *f)
+{
+    for (unsigned n = 0; n < f->msix_n; n++)
+        msix_route(f, n);
+}
+
+static void msix_put_irqfds(struct pci_function *f)
+{
+    for (unsigned n = 0; n < f->msix_n; n++) {
+        if (f->msix_irqfd[n])
+            f->msi.put_irqfd(f->msi.opaque, f->msix_irqfd[n]);
+        f->msix_irqfd[n] = NULL;
+    }
+}
+
 void pci_msix_send(struct pci_function *f, unsigned n)
 {
+    struct irqfd *e;
+
     if (n >= f->msix_n || !pci_msix_enabled(f))
         return;
     if (msix_masked(f, n)) {
@@ -175,8 +209,15 @@ void pci_msix_send(struct pci_function *f, unsigned n)
         return;
     }
     f->msix_pending[n / 64] &= ~BIT64(n % 64);
-    if ((pci_get16(f, PCI_COMMAND) & PCI_COMMAND_MASTER) && f->msi.send)
+    if (!may_master(f))
+        return;
+    e = f->msix_irqfd[n];
+    if (e && e->live) {
+        e->sent++;
+        host_eventfd_add(e->fd);
+    } else if (f->msi.send) {
         f->msi.send(f->msi.opaque, f->msix[n].addr, f->msix[n].data);
+    }
 }
 
 /* Sends what waited for masks that are gone. */
@@ -235,9 +276,10 @@ static void msix_write(void *dev, u64 off, unsigned size, u64 val)
         break;
     default:
         f->msix[n].control = (u32)val & MSIX_ENTRY_MASKED;
-        msix_unmasked(f);
         break;
     }
+    msix_route(f, n);
+    msix_unmasked(f);
 }
 
 static const struct bus_ops msix_ops = {
@@ -258,6 +300,11 @@ void pci_add_msix(struct pci_function *f, unsigned bar, unsigned n)
     pci_add_bar(f, bar, PCI_BAR_MEM32, MSIX_BAR_SIZE, &msix_ops, f);
     for (unsigned i = 0; i < n; i++)
         f->msix[i].control = MSIX_ENTRY_MASKED;
+}
+
+void pci_use_irqfds(struct pci_function *f)
+{
+    f->irqfds = true;
 }
 
 /* --- BARs
@@ -369,10 +416,13 @@ void pci_config_write(struct pci_function *f, unsigned off, unsigned size, u32 v
     }
     if (touches(off, size, PCI_COMMAND, 2) || touches(off, size, PCI_BAR0, 4 * PCI_BARS))
         update_bars(f);
-    if (touches(off, size, PCI_COMMAND, 2))
+    if (touches(off, size, PCI_COMMAND, 2)) {
         update_intx(f);
+        msix_route_all(f);
+    }
     if (f->msix_cap && touches(off, size, f->msix_cap + MSIX_CONTROL, 2)) {
         update_intx(f);
+        msix_route_all(f);
         msix_unmasked(f);
     }
     if (f->config_written)
@@ -386,6 +436,7 @@ void pci_reset(struct pci_function *f)
     for (unsigned i = 0; i < f->msix_n; i++)
         f->msix[i] = (struct pci_msix_entry){.control = MSIX_ENTRY_MASKED};
     memset(f->msix_pending, 0, sizeof(f->msix_pending));
+    msix_put_irqfds(f);
     f->intx_level = false;
     update_bars(f);
     update_intx(f);
@@ -473,6 +524,7 @@ int pci_load(struct pci_function *f, struct stream *in)
     add_bars(f, false);
     if (removed && f->room_made)
         f->room_made(f->room_opaque);
+    msix_route_all(f);
     return 0;
 }
 
@@ -485,11 +537,6 @@ void pci_loaded(struct pci_function *f)
 /* --- DMA
  * ---------------------------------------------------------------------------------------------------
  */
-
-static bool may_master(const struct pci_function *f)
-{
-    return (pci_get16(f, PCI_COMMAND) & PCI_COMMAND_MASTER) != 0;
-}
 
 u8 *pci_dma_map(struct pci_function *f, u64 addr, u64 *len, bool write)
 {

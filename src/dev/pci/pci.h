@@ -77,6 +77,8 @@ struct pci_function {
     unsigned msix_n;
     struct pci_msix_entry msix[PCI_MSIX_MAX];
     u64 msix_pending[PCI_MSIX_MAX / 64];
+    bool irqfds;                            /* vectors are sent by irqfd while they can be ... */
+    struct irqfd *msix_irqfd[PCI_MSIX_MAX]; /* ... by this one; NULL: not, or not yet */
     /* Called after software wrote [off, off+size) of the configuration space; may be NULL. */
     void (*config_written)(struct pci_function *f, unsigned off, unsigned size);
     /* Called before software reads them; may be NULL. */
@@ -99,6 +101,8 @@ void pci_add_bar(struct pci_function *f, unsigned n, enum pci_bar_kind kind, u64
 u8 pci_add_cap(struct pci_function *f, u8 id, u8 len);
 /* MSI-X with n vectors, whose table and pending bits fill BAR `bar` (4 KiB memory) alone. */
 void pci_add_msix(struct pci_function *f, unsigned bar, unsigned n);
+/* Vectors get irqfds (core/irq.h), as many as there are: each when it is first unmasked. */
+void pci_use_irqfds(struct pci_function *f);
 /* Lets software write the size bytes at off, which are a capability's. */
 void pci_set_writable(struct pci_function *f, unsigned off, unsigned size);
 /* Uses INTA. */

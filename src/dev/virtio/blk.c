@@ -611,6 +611,7 @@ struct device *virtio_blk_create(struct vm *vm, struct device *pci_host, u8 devf
     for (size_t i = 0; cfg->serial && cfg->serial[i] && i < ID_SIZE; i++)
         b->id[i] = cfg->serial[i];
     virtio_init(d, vm, &virtio_blk_ops, VIRTIO_ID_BLOCK, cfg->name, sizeof(struct blk_config));
+    d->irqfds = !cfg->no_irqfd;
     d->offered |= F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE;
     if (cfg->queues > 1)
         d->offered |= F_MQ;

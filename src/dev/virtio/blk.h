@@ -14,6 +14,7 @@ struct virtio_blk_config {
     const char *serial;    /* 20 characters count; NULL: none */
     unsigned queues;       /* 1 to VIRTIO_BLK_QUEUES_MAX */
     bool no_doorbell;      /* notifications come by way of the vCPU's thread */
+    bool no_irqfd;         /* interrupts are sent by the engine's call, one by one */
 };
 
 /* NULL: no memory, no threads or the place on the bus is taken. The device belongs to the VM. */

@@ -471,6 +471,7 @@ struct device *virtio_fs_create(struct vm *vm, struct device *pci_host, u8 devfn
     virtio_init(&f->v, vm, &virtio_fs_ops, VIRTIO_ID_FS, name, CONFIG_SIZE);
     virtio_add_queue(&f->v, HIPRIO_SIZE);
     virtio_add_queue(&f->v, REQUESTS_SIZE);
+    f->v.irqfds = true;
     if (host_workers_create(&f->sender, "fs-send", 1, send_requests, f) ||
         host_thread_create(&f->receiver, "fs-receive", receive_replies, f) ||
         virtio_pci_init(&f->pci, &f->v, pci_host, devfn, CLASS_STORAGE_OTHER)) {

@@ -211,6 +211,7 @@ struct device *virtio_net_create(struct vm *vm, struct device *pci_host, u8 devf
         virtio_add_queue(d, NET_QUEUE_SIZE);
     }
     virtio_add_queue(d, NET_CONTROL_SIZE);
+    d->irqfds = true;
     b->dev = n;
     b->on_link = on_link;
     if (virtio_pci_init(&n->pci, d, pci_host, devfn, CLASS_ETHERNET)) {

@@ -410,6 +410,8 @@ int virtio_pci_init(struct virtio_pci *t, struct virtio_device *d, struct device
     /* One vector a queue, and one for the configuration. */
     if (!bus->no_msix)
         pci_add_msix(&t->pci, MSIX_BAR, d->nqueues + 1);
+    if (d->irqfds)
+        pci_use_irqfds(&t->pci);
     pci_add_bar(&t->pci, REGS_BAR, PCI_BAR_MEM32, REGS_SIZE, &regs_ops, t);
     add_cap(t, CAP_COMMON, 16, COMMON_OFF, COMMON_SIZE);
     add_cap(t, CAP_ISR, 16, ISR_OFF, 1);

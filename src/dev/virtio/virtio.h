@@ -115,6 +115,7 @@ struct virtio_device {
     u32 inflight;     /* chains taken and not yet given back */
     u32 generation;   /* counts resets */
     bool resetting;   /* waits for inflight to become 0 */
+    bool irqfds;      /* set by a device whose interrupts are mostly sent off vCPUs' threads */
     bool no_populate; /* set by a device that is told of memory it will not access */
     u8 complaints;    /* logged so far */
 };

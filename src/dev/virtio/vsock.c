@@ -290,6 +290,7 @@ struct device *virtio_vsock_create(struct vm *vm, struct device *pci_host, u8 de
     d->offered |= VSOCK_F_STREAM;
     for (unsigned i = 0; i < NQUEUES; i++)
         virtio_add_queue(d, QUEUE_SIZE);
+    d->irqfds = true;
     if (virtio_pci_init(&v->pci, d, pci_host, devfn, CLASS_COMMUNICATION)) {
         host_free(v);
         return NULL;

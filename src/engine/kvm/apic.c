@@ -1,60 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The local APICs, which are KVM's (KVM_CAP_SPLIT_IRQCHIP): messages to them, the EOIs the board's
- * I/O APIC wants to hear of, and their registers on the way to the device and back. Linux
- * Documentation/virt/kvm/api.rst, KVM_GET_LAPIC, KVM_SET_GSI_ROUTING, KVM_SIGNAL_MSI.
+ * The local APICs, which are KVM's (KVM_CAP_SPLIT_IRQCHIP): messages to them, and their registers
+ * on the way to the device and back. Linux Documentation/virt/kvm/api.rst, KVM_GET_LAPIC,
+ * KVM_SIGNAL_MSI.
  */
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "engine/kvm/kvm_priv.h"
 #include "x86/msr.h"
-
-/* struct kvm_irq_routing with room for entries. */
-struct routing {
-    u32 nr, flags;
-    struct kvm_irq_routing_entry entry[ENGINE_PINS_MAX];
-};
-_Static_assert(offsetof(struct routing, entry) == offsetof(struct kvm_irq_routing, entries),
-               "not laid out as KVM's");
 
 static void msi(struct vm *vm, u64 addr, u32 data)
 {
     struct kvm_machine *m = vm->engine_vm;
     struct kvm_msi msg = {.address_lo = (u32)addr, .address_hi = (u32)(addr >> 32), .data = data};
 
+    m->msi_calls++;
     /* Nobody there to take it is an error, too: what the guest wrote is the guest's. */
     kvm_ioctl(m->fd, KVM_SIGNAL_MSI, &msg);
-}
-
-/* All routes anew: KVM looks at those of the pins for the EOIs that are exits. */
-static int put_routes(struct kvm_machine *m)
-{
-    struct routing r = {0};
-
-    for (unsigned pin = 0; pin < ENGINE_PINS_MAX; pin++) {
-        if (!m->pin[pin].data)
-            continue;
-        r.entry[r.nr++] = (struct kvm_irq_routing_entry){
-            .gsi = pin,
-            .type = KVM_IRQ_ROUTING_MSI,
-            .u.msi = {.address_lo = m->pin[pin].addr, .data = m->pin[pin].data},
-        };
-    }
-    return kvm_ioctl(m->fd, KVM_SET_GSI_ROUTING, &r);
-}
-
-static void pin(struct vm *vm, unsigned n, u64 addr, u32 data)
-{
-    struct kvm_machine *m = vm->engine_vm;
-
-    if (n >= ENGINE_PINS_MAX || (m->pin[n].data == data && (!data || m->pin[n].addr == (u32)addr)))
-        return;
-    m->pin[n].addr = (u32)addr;
-    m->pin[n].data = data;
-    if (put_routes(m))
-        log_warn("engine kvm: KVM does not take the routes of the I/O APIC");
 }
 
 /* --- registers --- */
@@ -126,14 +89,20 @@ static int each(struct vm *vm, int (*fn)(struct kvm_cpu *c))
     return err;
 }
 
+/* What irqfds have brought is in the registers then. */
 static int give(struct vm *vm)
 {
+    kvm_irqfds_stop(vm->engine_vm);
     return each(vm, give_one);
 }
 
 static int take(struct vm *vm)
 {
-    return each(vm, take_one);
+    int err = each(vm, take_one);
+
+    if (!err)
+        kvm_irqfds_start(vm->engine_vm);
+    return err;
 }
 
 bool kvm_lint1_is_nmi(struct kvm_cpu *c)
@@ -147,4 +116,10 @@ bool kvm_lint1_is_nmi(struct kvm_cpu *c)
     return !(lint1 & BIT32(16)) && (lint1 >> 8 & 7) == 4; /* not masked, NMI (SDM 3A 10.5.1) */
 }
 
-const struct engine_apic_ops kvm_apic_ops = {.msi = msi, .pin = pin, .give = give, .take = take};
+const struct engine_apic_ops kvm_apic_ops = {.msi = msi,
+                                             .pin = kvm_pin,
+                                             .get_irqfd = kvm_get_irqfd,
+                                             .put_irqfd = kvm_put_irqfd,
+                                             .route = kvm_route,
+                                             .give = give,
+                                             .take = take};

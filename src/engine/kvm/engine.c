@@ -28,6 +28,8 @@ static const struct {
     {KVM_CAP_SPLIT_IRQCHIP, "local APICs (split irqchip)"},
     {KVM_CAP_X2APIC_API, "x2APIC interface"},
     {KVM_CAP_SIGNAL_MSI, "message-signalled interrupts"},
+    {KVM_CAP_IRQ_ROUTING, "interrupt routes"},
+    {KVM_CAP_IRQFD, "interrupts by eventfd (irqfd)"},
     {KVM_CAP_TSC_DEADLINE_TIMER, "TSC-deadline timer"},
     {KVM_CAP_IOEVENTFD, "doorbells (ioeventfd)"},
     {KVM_CAP_IOEVENTFD_ANY_LENGTH, "doorbells of any length"},
@@ -124,6 +126,7 @@ static int kvm_engine_restrict(struct x86_cpu_model *model)
 static void free_machine(struct kvm_machine *m)
 {
     kvm_dirty_free(m);
+    kvm_irqfds_destroy(m);
     if (m->fd >= 0)
         close(m->fd);
     free(m);
@@ -188,7 +191,9 @@ static int kvm_vm_create(struct vm *vm, const struct engine_options *opt)
     }
     m->vm = vm;
     m->fd = -1;
-    err = set_up(m, sys);
+    err = kvm_irqfds_create(m);
+    if (!err)
+        err = set_up(m, sys);
     close(sys);
     if (err) {
         free_machine(m);
@@ -365,6 +370,7 @@ static void kvm_stats(struct vm *vm, void (*line)(void *opaque, const char *name
 {
     struct kvm_machine *m = vm->engine_vm;
     struct kvm_stats sum = {0};
+    u64 by_irqfd = 0;
 
     for (unsigned i = 0; i < m->ncpus; i++) {
         const struct kvm_stats *s = &m->cpu[i]->stats;
@@ -376,6 +382,11 @@ static void kvm_stats(struct vm *vm, void (*line)(void *opaque, const char *name
 #define X(name) line(opaque, #name, sum.name);
     KVM_STATS(X)
 #undef X
+    for (unsigned i = 0; i < KVM_IRQFDS; i++)
+        by_irqfd += m->irqfd[i].e.sent;
+    line(opaque, "msi_by_irqfd", by_irqfd);
+    line(opaque, "msi_by_call", m->msi_calls);
+    line(opaque, "gsi_routings", m->routings);
 }
 
 const struct engine_ops kvm_engine_ops = {

@@ -35,6 +35,18 @@ struct kvm_msr_values {
 _Static_assert(offsetof(struct kvm_msr_values, entry) == offsetof(struct kvm_msrs, entries),
                "not laid out as KVM's");
 
+/* One is a vector of a device: two or three a disk, a network or a shared directory, more with
+ * several queues. */
+#define KVM_IRQFDS 64
+
+struct kvm_irqfd_slot {
+    struct irqfd e;
+    bool taken;     /* somebody's */
+    bool on;        /* to be live while KVM has the APICs' registers */
+    bool routed;    /* has a route ... */
+    u32 addr, data; /* ... to this message */
+};
+
 struct kvm_machine {
     struct vm *vm;
     int fd;
@@ -46,6 +58,9 @@ struct kvm_machine {
     struct {
         u32 addr, data; /* what the I/O APIC's pin sends and wants the EOI of; data 0: nothing */
     } pin[ENGINE_PINS_MAX];
+    struct kvm_irqfd_slot irqfd[KVM_IRQFDS]; /* number n has GSI ENGINE_PINS_MAX + n */
+    bool routes_stale;                       /* KVM's routes are not those above */
+    u64 msi_calls, routings;                 /* for --stats */
     u64 *dirty[MEM_SLOTS_MAX]; /* atomic: pages this process wrote; NULL: not logged */
     struct kvm_cpu *cpu[VM_VCPUS_MAX];
     unsigned ncpus;
@@ -122,6 +137,20 @@ extern const struct engine_apic_ops kvm_apic_ops;
 bool kvm_lint1_is_nmi(struct kvm_cpu *c);
 #define KVM_APIC_BASE_EN BIT64(11)
 #define KVM_APIC_BASE_EXTD BIT64(10)
+
+/* --- routes.c: as the functions of struct engine_apic_ops; VM lock held --- */
+
+void kvm_pin(struct vm *vm, unsigned n, u64 addr, u32 data);
+struct irqfd *kvm_get_irqfd(struct vm *vm);
+void kvm_put_irqfd(struct vm *vm, struct irqfd *e);
+void kvm_route(struct vm *vm, struct irqfd *e, bool on, u64 addr, u32 data);
+/* With vm_create, before the process is confined: makes the eventfds. 0 or -errno. */
+int kvm_irqfds_create(struct kvm_machine *m);
+void kvm_irqfds_destroy(struct kvm_machine *m);
+/* None is live any more, and what they have sent is in the APICs; or those are again that are to
+ * be. */
+void kvm_irqfds_stop(struct kvm_machine *m);
+void kvm_irqfds_start(struct kvm_machine *m);
 
 /* --- run.c --- */
 

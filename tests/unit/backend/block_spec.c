@@ -40,7 +40,7 @@ static void block_spec__takes_all_keys(void **state)
 
     (void)state;
     assert_int_equal(block_spec_parse("/a,,b/c.img,format=raw,ro,id=d-0.x,serial=A B,,C,"
-                                      "cache=unsafe,discard=off,queues=16,doorbell=off",
+                                      "cache=unsafe,discard=off,queues=16,doorbell=off,irqfd=off",
                                       &s, err, sizeof(err)),
                      0);
     assert_string_equal(s.path, "/a,b/c.img");
@@ -52,12 +52,14 @@ static void block_spec__takes_all_keys(void **state)
     assert_true(s.no_discard);
     assert_int_equal(s.queues, 16);
     assert_true(s.no_doorbell);
+    assert_true(s.no_irqfd);
     assert_int_equal(block_spec_parse("x=y", &s, err, sizeof(err)), 0);
     assert_string_equal(s.path, "x=y");
     assert_int_equal(s.format, BLOCK_FORMAT_NONE);
     assert_false(s.readonly);
     assert_int_equal(s.queues, 0);
     assert_false(s.no_doorbell);
+    assert_false(s.no_irqfd);
 }
 
 static void block_spec__refuses(void **state)
@@ -76,6 +78,7 @@ static void block_spec__refuses(void **state)
         {"f,cache=fast", "cache=fast"},
         {"f,discard=maybe", "discard=maybe"},
         {"f,doorbell=1", "doorbell=1"},
+        {"f,irqfd=1", "irqfd=1"},
         {"f,queues=0", "queues=0"},
         {"f,queues=17", "queues=17"},
         {"f,queues=99999999999999999999", "queues="},

@@ -495,6 +495,31 @@ static void blk__is_unplugged_whatever_it_does(void **state)
     }
 }
 
+/* --- irqfds --- */
+
+static void blk__interrupts_go_by_irqfd_or_not(void **state)
+{
+    struct virtio_blk_config cfg = {.disk = &disk, .name = "blk0", .queues = QUEUES};
+
+    (void)state;
+    disk = (struct blockdev){.ops = &disk_ops, .size = sizeof(image)};
+    for (unsigned off = 0; off < 2; off++) {
+        cfg.no_irqfd = off;
+        b = vd_board_new();
+        assert_non_null(virtio_blk_create(&b->m->vm, b->host, DEVFN, &cfg));
+        vd_attach(&d, b, DEVFN);
+        vd_start(&d, vd_mode(0), F_FLUSH | F_MQ, 8);
+        for (unsigned q = 0; q < QUEUES; q++) {
+            add(q, OUT, q, 3);
+            vd_notify(&d, q);
+            fake_settle();
+            assert_true(vd_used(&d, q, NULL) >= 0);
+        }
+        assert_int_equal(b->by_irqfd, off ? 0 : QUEUES);
+        vd_board_free(b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -508,6 +533,7 @@ int main(void)
         cmocka_unit_test(blk__a_doorbell_of_a_device_that_is_not_ready_does_nothing),
         cmocka_unit_test(blk__goes_without_doorbells),
         cmocka_unit_test(blk__is_unplugged_whatever_it_does),
+        cmocka_unit_test(blk__interrupts_go_by_irqfd_or_not),
     };
 
     return cmocka_run_group_tests_name("dev-virtio-blk", tests, NULL, NULL);

@@ -37,10 +37,47 @@ static void msi_send(void *opaque, u64 addr, u32 data)
     b->msi[data]++;
 }
 
+static struct irqfd *get_irqfd(void *opaque)
+{
+    struct vd_board *b = opaque;
+
+    if (b->nirqfds == VD_IRQFDS)
+        return NULL;
+    b->irqfd[b->nirqfds].e.fd = (int)b->nirqfds;
+    return &b->irqfd[b->nirqfds++].e;
+}
+
+static void route(void *opaque, struct irqfd *e, bool on, u64 addr, u32 data)
+{
+    struct vd_board *b = opaque;
+
+    e->live = on;
+    b->irqfd[e->fd].addr = addr;
+    b->irqfd[e->fd].data = data;
+}
+
+static void put_irqfd(void *opaque, struct irqfd *e)
+{
+    route(opaque, e, false, 0, 0);
+}
+
+static struct vd_board *added_to; /* the last one made */
+
+static void added(int fd)
+{
+    assert_true(added_to->irqfd[fd].e.live);
+    added_to->by_irqfd++;
+    msi_send(added_to, added_to->irqfd[fd].addr, added_to->irqfd[fd].data);
+}
+
 struct vd_board *vd_board_new(void)
 {
     struct vd_board *b = calloc(1, sizeof(*b));
-    struct pci_host_config cfg = {.msi = {.send = msi_send, .opaque = b},
+    struct pci_host_config cfg = {.msi = {.send = msi_send,
+                                          .get_irqfd = get_irqfd,
+                                          .put_irqfd = put_irqfd,
+                                          .route = route,
+                                          .opaque = b},
                                   .io = {0xc000, 0x1000},
                                   .mem32 = {0xc0000000, 0x10000000},
                                   .mem64 = {0x800000000, 0x100000000}};
@@ -48,6 +85,8 @@ struct vd_board *vd_board_new(void)
     assert_non_null(b);
     b->m = machine_new(1);
     b->next_alloc = 0x10000;
+    added_to = b;
+    fake_added = added;
     for (unsigned i = 0; i < 4; i++)
         cfg.intx[i] = probe_line(&b->lines[i]);
     b->host = pci_host_create(&b->m->vm, &cfg);

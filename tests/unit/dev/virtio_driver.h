@@ -51,6 +51,9 @@
 #define VD_F_VERSION_1 (1ull << 32)
 #define VD_F_PACKED (1ull << 34)
 
+/* Vectors that can have an irqfd. */
+#define VD_IRQFDS 4
+
 /* A machine with a PCI bus, where interrupts are counted. */
 struct vd_board {
     struct machine *m;
@@ -58,6 +61,12 @@ struct vd_board {
     struct probe lines[4];
     unsigned msi[256]; /* messages by their data */
     bool any_msi;      /* messages that nobody asked for are no failure */
+    struct {
+        struct irqfd e;
+        u64 addr;
+        u32 data;
+    } irqfd[VD_IRQFDS];         /* for devices that use them; e.fd: the number */
+    unsigned nirqfds, by_irqfd; /* those taken, messages that came that way */
     u64 next_alloc;
     bool assigned;
 };
