@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MSI-X vectors that are sent by irqfd: from the function's table to KVM, which this file plays. Its
- * irqfds are real eventfds; what is in one while it is assigned has been sent by its route.
+ * MSI-X vectors that are sent by irqfd: from the function's table to KVM, which this file plays.
+ * Its irqfds are real eventfds; what is in one while it is assigned has been sent by its route.
  */
 #include <errno.h>
 #include <string.h>
