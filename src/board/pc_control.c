@@ -205,15 +205,16 @@ static int plug(void *opaque, const struct control_call *call)
 {
     struct pc *pc = opaque;
     const char *disk = json_string_value(json_object_get(call->request, "disk"));
+    const char *net = json_string_value(json_object_get(call->request, "net"));
     int r = ending(pc, call);
 
     if (r)
         return r;
-    if (!disk) {
-        snprintf(call->err, call->err_size, "disk is missing: what is to be plugged");
+    if (!disk == !net) {
+        snprintf(call->err, call->err_size, "what is to be plugged? disk or net says it");
         return -EINVAL;
     }
-    return pc_plug_disk(pc, disk, call);
+    return disk ? pc_plug_disk(pc, disk, call) : pc_plug_net(pc, net, call);
 }
 
 static int unplug(void *opaque, const struct control_call *call)
@@ -241,8 +242,8 @@ int pc_open_control(struct pc *pc)
 {
     static const struct control_member snapshot_members[] = {
         {"stop", CONTROL_BOOLEAN}, {"compress", CONTROL_BOOLEAN}, {NULL, CONTROL_BOOLEAN}};
-    static const struct control_member plug_members[] = {{"disk", CONTROL_STRING},
-                                                         {NULL, CONTROL_STRING}};
+    static const struct control_member plug_members[] = {
+        {"disk", CONTROL_STRING}, {"net", CONTROL_STRING}, {NULL, CONTROL_STRING}};
     static const struct control_member unplug_members[] = {{"device", CONTROL_STRING},
                                                            {NULL, CONTROL_STRING}};
     static const struct control_command commands[] = {

@@ -36,15 +36,36 @@ static int open_net(struct pc *pc, const char *spec, bool *published)
     return 0;
 }
 
+/* The last of the list are those that were plugged when the machine was saved. */
+static int open_plugged(struct pc *pc)
+{
+    const struct config_list *nets = &pc->cfg->net;
+    int r = 0;
+
+    for (unsigned i = pc->net_options; i < nets->n && !r; i++)
+        r = pc_plug_restore_net(pc, pc_plug_nth(pc, PC_PLUG_NET, i - pc->net_options),
+                                nets->item[i], pc->nnets + i - pc->net_options);
+    return r;
+}
+
 int pc_open_nets(struct pc *pc)
 {
     const struct config_list *nets = &pc->cfg->net;
+    unsigned plugged = pc_plug_count(pc, PC_PLUG_NET);
     bool published = false;
     int r = 0;
 
-    for (unsigned i = 0; i < nets->n && !r; i++)
+    if (plugged > nets->n) {
+        snprintf(pc->err, pc->err_size,
+                 "--net: the saved machine had more networks than are given again");
+        return -EINVAL;
+    }
+    pc->net_options = nets->n - plugged;
+    for (unsigned i = 0; i < pc->net_options && !r; i++)
         if (strcmp(nets->item[i], "none"))
             r = open_net(pc, nets->item[i], &published);
+    if (!r)
+        r = open_plugged(pc);
     if (r || !pc->cfg->publish.n || published)
         return r;
     if (!nets->n)
@@ -53,16 +74,23 @@ int pc_open_nets(struct pc *pc)
     return -EINVAL;
 }
 
+struct device *pc_create_net(struct pc *pc, struct netdev *net, const char *name, const u8 mac[6],
+                             u8 devfn)
+{
+    struct virtio_net_config c = {.net = net, .name = name};
+
+    memcpy(c.mac, mac, sizeof(c.mac));
+    return virtio_net_create(&pc->vm, pc->pci, devfn, &c);
+}
+
 int pc_create_nets(struct pc *pc)
 {
     for (unsigned i = 0; i < pc->nnets; i++) {
-        struct virtio_net_config c = {.net = pc->net[i].dev, .name = pc->net[i].name};
+        const char *name = pc->net[i].name;
 
         snprintf(pc->net[i].name, sizeof(pc->net[i].name), "net%u", i);
-        memcpy(c.mac, pc->net[i].mac, sizeof(c.mac));
-        if (!virtio_net_create(&pc->vm, pc->pci, PCI_DEVFN(pc->next_slot, 0), &c)) {
-            snprintf(pc->err, pc->err_size, "cannot create %s: no memory or no slot for it",
-                     c.name);
+        if (!pc_create_net(pc, pc->net[i].dev, name, pc->net[i].mac, PCI_DEVFN(pc->next_slot, 0))) {
+            snprintf(pc->err, pc->err_size, "cannot create %s: no memory or no slot for it", name);
             return -ENOMEM;
         }
         pc->net[i].slot = pc->next_slot++;

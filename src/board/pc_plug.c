@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/net/net.h"
 #include "base/log.h"
 #include "board/pc_priv.h"
 #include "board/pc_save.h"
@@ -20,6 +21,9 @@ _Static_assert(PCI_HOTPLUG_GPE == 1 && LAYOUT_HOTPLUG_PORT == 0x610 && LAYOUT_HO
 /* Instances of the same device are told apart by it where they are saved: those that were there at
  * the start count from 0. */
 #define INSTANCE_BASE 100
+
+/* What mac= takes in a network's options. */
+#define MAC_OPTION 22
 
 static unsigned slot_of(const struct pc *pc, const struct pc_plug *p)
 {
@@ -110,7 +114,8 @@ static int create_device(struct pc *pc, struct pc_plug *p)
 {
     u8 devfn = PCI_DEVFN(slot_of(pc, p), 0);
 
-    p->dev = p->kind == PC_PLUG_DISK ? pc_create_disk(pc, p->disk, p->id, p->text, devfn) : NULL;
+    p->dev = p->kind == PC_PLUG_DISK ? pc_create_disk(pc, p->disk, p->id, p->text, devfn)
+                                     : pc_create_net(pc, p->net, p->id, p->mac, devfn);
     if (!p->dev)
         return -ENOMEM;
     p->dev->instance = INSTANCE_BASE + slot_of(pc, p);
@@ -227,6 +232,46 @@ int pc_plug_disk(struct pc *pc, const char *text, const struct control_call *cal
     else
         make_id(pc, "disk", p->id, sizeof(p->id));
     p->kind = PC_PLUG_DISK;
+    return plug(pc, p, call);
+}
+
+static struct net_fds take_net(struct control_fds *fds)
+{
+    struct net_fds f = {.n = 0};
+
+    while (f.n < fds->n && f.n < NET_QUEUES_MAX) {
+        f.fd[f.n] = fds->fd[f.n];
+        fds->fd[f.n++] = -1;
+    }
+    return f;
+}
+
+int pc_plug_net(struct pc *pc, const char *text, const struct control_call *call)
+{
+    struct pc_plug *p =
+        room(pc, pc->nnets + pc_plug_count(pc, PC_PLUG_NET), PC_NETS_MAX, "networks", call);
+    struct net_request r = {.spec = text};
+    char full[NET_SPEC_MAX];
+    struct net_fds f;
+
+    if (!p)
+        return -ENOSPC;
+    if (strlen(text) >= sizeof(full) - MAC_OPTION ||
+        pc->net_options >= CONFIG_LIST_MAX - PC_NETS_MAX)
+        return fail(call, -EINVAL, "--net: too long, or given too often");
+    make_id(pc, "net", p->id, sizeof(p->id));
+    r.index = (unsigned)atoi(p->id + 3);
+    f = take_net(call->fds);
+    p->net = net_adopt(&r, &f, p->mac, call->err, call->err_size);
+    net_close(&f);
+    if (!p->net)
+        return -EINVAL;
+    /* The guest knows its interfaces by it, also when it goes on without those before this one. */
+    strcpy(full, text);
+    if (!strstr(full, ",mac="))
+        net_add_mac(full, p->mac);
+    p->text = strdup(full);
+    p->kind = PC_PLUG_NET;
     return plug(pc, p, call);
 }
 
@@ -362,6 +407,26 @@ int pc_plug_restore_disk(struct pc *pc, struct pc_plug *p, const char *text)
         return 0;
     snprintf(pc->err, pc->err_size, "-d: %s", p->disk ? "out of memory" : err);
     return -EINVAL;
+}
+
+int pc_plug_restore_net(struct pc *pc, struct pc_plug *p, const char *text, unsigned index)
+{
+    struct net_request r = {.spec = text, .index = index};
+    char full[NET_SPEC_MAX];
+
+    if (!strcmp(text, "none")) {
+        snprintf(pc->err, pc->err_size,
+                 "--net: the saved machine had more networks than are given again");
+        return -EINVAL;
+    }
+    p->net = net_open(&r, p->mac, pc->err, pc->err_size);
+    if (!p->net)
+        return -EINVAL;
+    snprintf(full, sizeof(full), "%s", text);
+    if (!strstr(full, ",mac=") && strlen(full) + MAC_OPTION < NET_SPEC_MAX)
+        net_add_mac(full, p->mac);
+    p->text = strdup(full);
+    return 0;
 }
 
 int pc_plug_restore_devices(struct pc *pc)

@@ -45,6 +45,7 @@ struct pc_plug *pc_plug_nth(struct pc *pc, enum pc_plug_kind kind, unsigned nth)
  * -errno with one line in call->err, and nothing has changed.
  */
 int pc_plug_disk(struct pc *pc, const char *text, const struct control_call *call);
+int pc_plug_net(struct pc *pc, const char *text, const struct control_call *call);
 /* Asks the guest to eject a device. Its end is seen in pc_plug_list. */
 int pc_unplug(struct pc *pc, const char *id, const struct control_call *call);
 /* All disks and networks of the machine, as docs/control.md has it. */
@@ -52,11 +53,12 @@ json_t *pc_plug_list(struct pc *pc);
 
 /*
  * Of a saved machine. Before anything is opened: which devices were plugged (0, or -errno with one
- * line in pc->err); the caller of the first two opens what is behind them then, at the ends of the
- * lists of options.
+ * line in pc->err); then what is behind them is opened, with the options at the ends of the lists.
+ * index: of the network in the machine (net_request).
  */
 int pc_plug_restore_list(struct pc *pc);
 int pc_plug_restore_disk(struct pc *pc, struct pc_plug *p, const char *text);
+int pc_plug_restore_net(struct pc *pc, struct pc_plug *p, const char *text, unsigned index);
 /* Makes the devices, likewise. */
 int pc_plug_restore_devices(struct pc *pc);
 

@@ -55,6 +55,7 @@ struct pc {
         const char *text; /* the option's value */
     } net[PC_NETS_MAX];
     unsigned nnets;
+    unsigned net_options;  /* how many of --net they came from */
     struct sockdev *vsock; /* NULL: no --vsock */
     struct pc_disk *disk;  /* pc_disk.c */
     char *cwd;             /* where relative paths of options begin */
@@ -108,6 +109,9 @@ int pc_open_nets(struct pc *pc);
 /* Makes their devices. Likewise. */
 int pc_create_nets(struct pc *pc);
 void pc_close_nets(struct pc *pc);
+/* Makes the device of a network at devfn. name: outlives it. NULL: no memory. */
+struct device *pc_create_net(struct pc *pc, struct netdev *net, const char *name, const u8 mac[6],
+                             u8 devfn);
 /* The socket device (pc_vsock.c): likewise, in the same order. */
 int pc_open_vsock(struct pc *pc);
 int pc_create_vsock(struct pc *pc);

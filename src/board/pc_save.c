@@ -125,6 +125,11 @@ static int save_options(struct save *s)
 
     cfg.disk.n = pc->ndisks;
     add_plugged(pc, PC_PLUG_DISK, &cfg.disk);
+    cfg.net.n = pc->net_options;
+    /* --publish made one, and would not any more. */
+    if (!cfg.net.n && pc->nnets && pc_plug_count(pc, PC_PLUG_NET))
+        cfg.net.item[cfg.net.n++] = "user";
+    add_plugged(pc, PC_PLUG_NET, &cfg.net);
     begin(s);
     stream_put_u16(&s->out, SAVE_VERSION);
     config_save(&cfg, save_option, s);

@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 #include "backend/block/block.h"
+#include "backend/net/net.h"
 
-_Static_assert(PLUG_FDS_MAX == BLOCK_CHAIN_MAX, "");
+_Static_assert(PLUG_FDS_MAX == BLOCK_CHAIN_MAX && PLUG_FDS_MAX >= NET_QUEUES_MAX, "");
 
 static int open_disk(const char *text, struct plug_parts *p, char *err, size_t err_size)
 {
@@ -35,16 +36,51 @@ static int open_disk(const char *text, struct plug_parts *p, char *err, size_t e
     return 0;
 }
 
+/* The network's options, and with it its ports. NULL: out of memory. */
+static char *with_ports(const struct config *cfg)
+{
+    const struct config_list *ports = &cfg->publish;
+    size_t size = strlen(cfg->net.item[0]) + 1, n;
+    char *text;
+
+    for (unsigned i = 0; i < ports->n; i++)
+        size += strlen(",publish=") + strlen(ports->item[i]);
+    text = malloc(size);
+    if (!text)
+        return NULL;
+    n = (size_t)snprintf(text, size, "%s", cfg->net.item[0]);
+    for (unsigned i = 0; i < ports->n; i++)
+        n += (size_t)snprintf(text + n, size - n, ",publish=%s", ports->item[i]);
+    return text;
+}
+
+static int open_net(const struct config *cfg, struct plug_parts *p, char *err, size_t err_size)
+{
+    char *spec = with_ports(cfg);
+    struct net_fds f;
+    int r = -ENOMEM;
+
+    p->member = "net";
+    p->value = malloc(NET_SPEC_MAX);
+    if (spec && p->value)
+        r = net_start(spec, p->value, &f, err, err_size);
+    else
+        snprintf(err, err_size, "out of memory");
+    free(spec);
+    if (r)
+        return r;
+    memcpy(p->fd, f.fd, f.n * sizeof(f.fd[0]));
+    p->nfds = f.n;
+    return 0;
+}
+
 int plug_open(const struct config *cfg, struct plug_parts *p, char *err, size_t err_size)
 {
     int r;
 
     *p = (struct plug_parts){.nfds = 0};
-    if (!cfg->disk.n) {
-        snprintf(err, err_size, "networks cannot be plugged in this version");
-        return -ENOSYS;
-    }
-    r = open_disk(cfg->disk.item[0], p, err, err_size);
+    r = cfg->disk.n ? open_disk(cfg->disk.item[0], p, err, err_size)
+                    : open_net(cfg, p, err, err_size);
     if (r)
         plug_close(p);
     return r;

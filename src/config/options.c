@@ -341,7 +341,8 @@ const struct option_row config_options[] = {
              "10.0.2.3. tap=IF is the tap device IF of the host, made if it is not there. none is "
              "none. After commas, for both: mac=ADDRESS, mtu=BYTES; for user: net=ADDRESS/BITS, "
              "dns=ADDRESS (the name server the guest is told), hostname=NAME, restrict=on (the "
-             "guest reaches nothing, published ports work); for tap: queues=N. May be repeated."},
+             "guest reaches nothing, published ports work), publish=PORT (as --publish, for this "
+             "network); for tap: queues=N. May be repeated."},
     {.name = "publish",
      .letter = 'p',
      .type = OPTION_LIST,

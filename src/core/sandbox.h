@@ -140,4 +140,14 @@ void host_close_inherited_fds(void);
 int host_helper_fork(const char *name, const int *keep, unsigned nkeep, int (*fn)(void *opaque),
                      void *opaque);
 
+/*
+ * The same for a machine that is another process's: the helper is nobody's child and in a session
+ * of its own, and ends when it sees that the other ends of its descriptors are closed. *messages:
+ * where its standard error can be read; the machine's process gives it to host_helper_listen, which
+ * takes it over. On the event loop. 0 or -errno.
+ */
+int host_helper_fork_apart(const char *name, const int *keep, unsigned nkeep,
+                           int (*fn)(void *opaque), void *opaque, int *messages);
+int host_helper_listen(int messages);
+
 #endif

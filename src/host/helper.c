@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -78,11 +79,11 @@ static void close_all_but(const int *keep, unsigned n)
  * the end of. Not in the helpers themselves. */
 static int messages[2] = {-1, -1};
 
-/* Passes some lines on. Whether there were any. */
-static bool pass_messages(void)
+/* Passes some lines on. Whether there were any; -1: there will be no more. */
+static int pass_lines(int fd)
 {
     char buf[4096];
-    ssize_t n = messages[0] < 0 ? 0 : read(messages[0], buf, sizeof(buf));
+    ssize_t n = fd < 0 ? 0 : read(fd, buf, sizeof(buf));
 
     for (ssize_t at = 0; at < n;) {
         const char *end = memchr(buf + at, '\n', (size_t)(n - at));
@@ -91,7 +92,12 @@ static bool pass_messages(void)
         host_print_line(buf + at, (size_t)len);
         at += len + 1;
     }
-    return n > 0;
+    return n > 0 ? 1 : n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+}
+
+static bool pass_messages(void)
+{
+    return pass_lines(messages[0]) > 0;
 }
 
 /* Event loop: a helper has something to say. */
@@ -107,6 +113,27 @@ static void pass_last_messages(void)
 {
     for (int i = 0; i < 16 && pass_messages(); i++)
         ;
+}
+
+/* The same of a helper apart. */
+static void on_message_apart(void *opaque, u32 events)
+{
+    int fd = (int)(intptr_t)opaque;
+
+    (void)events;
+    if (pass_lines(fd) < 0) {
+        host_loop_del_fd(fd);
+        close(fd);
+    }
+}
+
+int host_helper_listen(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+        return -errno;
+    return host_loop_add_fd(fd, EPOLLIN, on_message_apart, (void *)(intptr_t)fd);
 }
 
 static int open_messages(void)
@@ -136,20 +163,47 @@ static void default_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* keep, sorted, with the spare element that calloc(0) would not give. NULL: out of memory. */
+static int *sort(const int *keep, unsigned n)
+{
+    int *sorted = calloc(n + 1, sizeof(*sorted));
+
+    if (!sorted)
+        return NULL;
+    for (unsigned i = 0; i < n; i++)
+        sorted[i] = keep[i];
+    qsort(sorted, n, sizeof(*sorted), by_number);
+    return sorted;
+}
+
+/* What a helper is from its first moment on. */
+_Noreturn static void become(const char *name, int error, const int *sorted, unsigned nkeep,
+                             int (*fn)(void *opaque), void *opaque)
+{
+    int null;
+
+    prctl(PR_SET_NAME, name);
+    default_signals();
+    null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+        dup2(error, STDERR_FILENO) < 0)
+        _exit(1);
+    messages[0] = messages[1] = -1;
+    close_all_but(sorted, nkeep);
+    _exit(fn(opaque));
+}
+
 int host_helper_fork(const char *name, const int *keep, unsigned nkeep, int (*fn)(void *opaque),
                      void *opaque)
 {
     pid_t parent = getpid(), pid;
-    int *sorted = calloc(nkeep + 1, sizeof(*sorted));
-    int null, r = open_messages();
+    int *sorted = sort(keep, nkeep);
+    int r = open_messages();
 
     if (r || !sorted) {
         free(sorted);
         return r ? r : -ENOMEM;
     }
-    for (unsigned i = 0; i < nkeep; i++)
-        sorted[i] = keep[i];
-    qsort(sorted, nkeep, sizeof(*sorted), by_number);
     pid = fork();
     if (pid) {
         int err = errno;
@@ -160,13 +214,43 @@ int host_helper_fork(const char *name, const int *keep, unsigned nkeep, int (*fn
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1); /* it ended before the line above */
-    prctl(PR_SET_NAME, name);
-    default_signals();
-    null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
-        dup2(messages[1], STDERR_FILENO) < 0)
-        _exit(1);
-    messages[0] = messages[1] = -1;
-    close_all_but(sorted, nkeep);
-    _exit(fn(opaque));
+    become(name, messages[1], sorted, nkeep, fn, opaque);
+}
+
+int host_helper_fork_apart(const char *name, const int *keep, unsigned nkeep,
+                           int (*fn)(void *opaque), void *opaque, int *to_read)
+{
+    int *sorted = sort(keep, nkeep), error[2], status = 0, r = 0;
+    pid_t pid;
+
+    if (!sorted)
+        return -ENOMEM;
+    if (pipe2(error, O_CLOEXEC | O_NONBLOCK)) {
+        r = -errno;
+        free(sorted);
+        return r;
+    }
+    pid = fork();
+    if (!pid) {
+        /* No file system is kept busy, no terminal's end ends it. */
+        if (setsid() < 0 || chdir("/"))
+            _exit(1);
+        pid = fork();
+        if (pid)
+            _exit(pid < 0);
+        become(name, error[1], sorted, nkeep, fn, opaque);
+    }
+    if (pid < 0)
+        r = -errno;
+    free(sorted);
+    close(error[1]);
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!r && status)
+        r = -EAGAIN;
+    if (r)
+        close(error[0]);
+    else
+        *to_read = error[0];
+    return r;
 }

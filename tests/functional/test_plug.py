@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
 from conftest import running, trouble
+from test_net import free_port, gone
 from test_sandbox import assert_confined, idle_kernel
 
 LIMIT = 60
@@ -156,6 +159,88 @@ def test_a_chain_of_images(guest, trivisor, tmp_path):
     assert not devices(trivisor)
 
 
+def helpers():
+    """Processes of user-mode networks that are nobody's children."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as f:
+                text = f.read()
+        except OSError:
+            continue
+        state, parent = text.rsplit(')', 1)[1].split()[:2]
+        if '(trivisor-net)' in text and state != 'Z' and parent == '1':
+            found.append(int(pid))
+    return set(found)
+
+
+def fetch(port, path):
+    with urllib.request.urlopen(f'http://127.0.0.1:{port}/{path}', timeout=LIMIT) as f:
+        return f.read()
+
+
+def test_a_network_comes_and_goes(guest, trivisor, program):
+    before = helpers()
+    g = guest(cpus=2)
+    port = free_port()
+    for turn in range(2):
+        assert trivisor('plug', 'box', '-n', 'user', '-p', f'127.0.0.1:{port}:80') == 'net0'
+        appears(g, '/sys/class/net/eth0')
+        g.run('ip link set eth0 up && udhcpc -q -n -i eth0 >/dev/null 2>&1')
+        assert '10.0.2.15' in g.run('ip addr show eth0')
+        if not turn:
+            g.run('mkdir /tmp/w && dd if=/dev/urandom of=/tmp/w/x bs=64k count=64 2>/dev/null && httpd -p 80 -h /tmp/w')
+            digest = g.run('cat /tmp/w/x | sha256sum').split()[0]
+        assert hashlib.sha256(fetch(port, 'x')).hexdigest() == digest
+        assert devices(trivisor)['net0']['value'] == f'user,publish=127.0.0.1:{port}:80,mac=52:54:00:12:34:56'
+        helper, = helpers() - before
+        with open(f'/proc/{helper}/status', encoding='ascii') as f:
+            assert 'Seccomp:\t2' in f.read()
+        trivisor('unplug', 'box', 'net0')
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT
+            s.bind(('127.0.0.1', port))  # nobody listens by then
+        is_gone(g, '/sys/class/net/eth0')
+        wait_for(lambda pid=helper: gone(pid))
+    assert not trouble(g.run('dmesg'))
+    trivisor('plug', 'box', '-n', 'user,hostname=a')
+    appears(g, '/sys/class/net/eth0')
+    helper, = helpers() - before
+    g.run('ip link set eth0 up')
+    os.kill(helper, signal.SIGKILL)
+    g.run('while [ "$(cat /sys/class/net/eth0/carrier)" != 0 ]; do usleep 20000; done')
+    trivisor('unplug', 'box', 'net0')
+    trivisor('plug', 'box', '-n', 'user,speed=9', fails='unknown option')
+    trivisor('plug', 'box', '-n', 'none', fails='nothing')
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(('127.0.0.1', port))
+        s.listen()
+        trivisor('plug', 'box', '-n', 'user', '-p', f'127.0.0.1:{port}:80', fails='in use')
+    # It ends with the machine, however that ends.
+    trivisor('plug', 'box', '-n', 'user')
+    helper, = helpers() - before
+    os.kill(running(program)['box'], signal.SIGKILL)
+    wait_for(lambda: gone(helper))
+    assert helpers() == before
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='makes a tap device')
+def test_a_tap_comes_and_goes(guest, trivisor):
+    name = f'tv{os.getpid()}'
+    g = guest()
+    assert trivisor('plug', 'box', '-n', f'tap={name}') == 'net0'
+    appears(g, '/sys/class/net/eth0')
+    value = devices(trivisor)['net0']['value']
+    assert g.run('cat /sys/class/net/eth0/address').strip() == value.split('mac=')[1]
+    g.run('ip link set eth0 up && ip addr add 10.99.98.2/24 dev eth0')
+    subprocess.run(['ip', 'addr', 'add', '10.99.98.1/24', 'dev', name], check=True)
+    g.run('ping -c 3 -i 0.2 10.99.98.1')
+    trivisor('unplug', 'box', 'net0')
+    assert not os.path.exists(f'/sys/class/net/{name}')
+    assert not trouble(g.run('dmesg'))
+
+
 def test_refused_in_one_line(guest, trivisor, blank, tmp_path):
     g = guest('-d', blank('boot.raw'))
     trivisor('plug', 'box', '-d', blank('boot.raw'), fails='somebody else')
@@ -228,10 +313,17 @@ def test_a_guest_that_ejects_when_it_likes(guest, trivisor, blank):
 
 
 def test_saved_with_what_was_plugged(guest, trivisor, program, blank, tmp_path):
-    a, b, saved = blank('a'), blank('b'), tmp_path / 'box.vm'
+    a, b, saved, port = blank('a'), blank('b'), tmp_path / 'box.vm', free_port()
     g = guest('-d', blank('boot'))
     trivisor('plug', 'box', '-d', a)
     trivisor('plug', 'box', '-d', f'{b},id=data')
+    trivisor('plug', 'box', '-n', 'user')
+    trivisor('plug', 'box', '-n', 'user', '-p', f'127.0.0.1:{port}:80')
+    trivisor('unplug', 'box', 'net0')
+    g.run('mkdir /tmp/w; echo hello > /tmp/w/x; httpd -p 80 -h /tmp/w')
+    appears(g, '/sys/class/net/eth*')
+    g.run('udhcpc -q -n -i $(basename /sys/class/net/eth*) >/dev/null 2>&1')
+    assert fetch(port, 'x') == b'hello\n'
     appears(g, '/dev/vdc')
     trivisor('unplug', 'box', 'disk1')
     out = g.run('mke2fs /dev/vdb >/dev/null 2>&1 || mke2fs /dev/vdc >/dev/null 2>&1; sync; ls /dev/vd?; '
@@ -248,8 +340,8 @@ def test_saved_with_what_was_plugged(guest, trivisor, program, blank, tmp_path):
         return p
 
     p = again()
-    assert list(devices(trivisor)) == ['disk0', 'data']
-    assert devices(trivisor)['data']['slot'] == 25
+    assert [(d, v['slot']) for d, v in devices(trivisor).items()] == [('disk0', 1), ('data', 25), ('net1', 27)]
+    assert fetch(port, 'x') == b'hello\n'
     trivisor('unplug', 'box', 'data')
     trivisor('plug', 'box', '-d', a)
     p.kill()
@@ -260,6 +352,8 @@ def test_saved_with_what_was_plugged(guest, trivisor, program, blank, tmp_path):
     os.rename(b, tmp_path / 'copy')
     p = again('-d', str(tmp_path / 'boot'), '-d', str(tmp_path / 'copy'))
     assert devices(trivisor)['data']['value'] == str(tmp_path / 'copy')
+    assert fetch(port, 'x') == b'hello\n'
+    trivisor('unplug', 'box', 'net1')
     p.kill()
     p.wait()
     p.stderr.close()

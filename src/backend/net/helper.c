@@ -462,6 +462,13 @@ static int create_stack(struct helper *h, const struct net_options *o, char *err
     return 0;
 }
 
+/* Whoever sees the end of our socket finds published ports free. */
+static void close_sockets(struct helper *h)
+{
+    for (unsigned i = 1; i < h->nfds; i++)
+        close(h->fds[i].fd);
+}
+
 int net_helper_main(const struct net_options *o, int fd)
 {
     struct helper *h = calloc(1, sizeof(*h));
@@ -479,5 +486,6 @@ int net_helper_main(const struct net_options *o, int fd)
     if (send(fd, hello, strlen(hello) + 1, MSG_NOSIGNAL) < 0 || hello[0])
         return 1;
     serve(h);
+    close_sockets(h);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/net/net.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,6 +35,14 @@ static void default_mac(const struct net_options *o, unsigned index, u8 mac[6])
     memcpy(mac, base, 6);
 }
 
+size_t net_add_mac(char spec[NET_SPEC_MAX], const u8 mac[6])
+{
+    size_t n = strlen(spec);
+
+    return (size_t)snprintf(spec + n, NET_SPEC_MAX - n, ",mac=%02x:%02x:%02x:%02x:%02x:%02x",
+                            mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+}
+
 struct netdev *net_open(const struct net_request *r, u8 mac[6], char *err, size_t err_size)
 {
     struct net_options o;
@@ -52,4 +61,54 @@ struct netdev *net_open(const struct net_request *r, u8 mac[6], char *err, size_
     else
         default_mac(&o, r->index, mac);
     return o.kind == NET_USER ? net_user_open(&o, err, err_size) : net_tap_open(&o, err, err_size);
+}
+
+int net_start(const char *spec, char full[NET_SPEC_MAX], struct net_fds *f, char *err,
+              size_t err_size)
+{
+    struct net_options o;
+    size_t n;
+    u8 mac[6];
+    int r = net_parse(&o, spec, err, err_size);
+
+    if (r)
+        return r;
+    n = (size_t)snprintf(full, NET_SPEC_MAX, "%s", spec);
+    /* A user network's depends on what the machine has; a tap's on the host's name. */
+    if (o.kind == NET_TAP && !o.has_mac) {
+        default_mac(&o, 0, mac);
+        n += net_add_mac(full, mac);
+    }
+    if (n >= NET_SPEC_MAX) {
+        snprintf(err, err_size, "--net: longer than %d characters", NET_SPEC_MAX - 1);
+        return -EINVAL;
+    }
+    return o.kind == NET_USER ? net_user_start(&o, f, err, err_size)
+                              : net_tap_start(&o, f, err, err_size);
+}
+
+void net_close(struct net_fds *f)
+{
+    while (f->n)
+        if (f->fd[--f->n] >= 0)
+            close(f->fd[f->n]);
+}
+
+struct netdev *net_adopt(const struct net_request *r, struct net_fds *f, u8 mac[6], char *err,
+                         size_t err_size)
+{
+    struct net_options o;
+
+    if (net_parse(&o, r->spec, err, err_size))
+        return NULL;
+    if (o.kind == NET_TAP && !o.has_mac) {
+        snprintf(err, err_size, "--net: mac= is missing");
+        return NULL;
+    }
+    if (o.has_mac)
+        memcpy(mac, o.mac, 6);
+    else
+        default_mac(&o, r->index, mac);
+    return o.kind == NET_USER ? net_user_adopt(&o, f, err, err_size)
+                              : net_tap_adopt(&o, f, err, err_size);
 }

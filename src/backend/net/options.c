@@ -123,11 +123,13 @@ static int sub_option(struct net_options *o, const char *name, const char *value
         want = parse_net(o, value) ? NULL : "a network such as 10.0.2.0/24, /8 to /27";
     } else if (!strcmp(name, "dns") && user) {
         want = inet_pton(AF_INET, value, dns) == 1 ? NULL : "an IPv4 address";
+    } else if (!strcmp(name, "publish") && user) {
+        return net_parse_publish(o, value, err, err_size);
     } else if (!strcmp(name, "hostname") && user) {
         want = parse_hostname(o, value) ? NULL : "up to 63 letters, digits, dots and hyphens";
     } else {
         return bad(err, err_size, "--net: unknown option '%s' of %s", name,
-                   user ? "a user network: it has mac, mtu, restrict, net, dns, hostname"
+                   user ? "a user network: it has mac, mtu, restrict, net, dns, hostname, publish"
                         : "a tap network: it has mac, mtu, queues");
     }
     return want ? bad(err, err_size, "--net: %s=%s: it is %s", name, value, want) : 0;
@@ -135,7 +137,7 @@ static int sub_option(struct net_options *o, const char *name, const char *value
 
 int net_parse(struct net_options *o, const char *spec, char *err, size_t err_size)
 {
-    char text[512], *save, *word, *value;
+    char text[NET_SPEC_MAX], *save, *word, *value;
     struct in_addr dns = {0};
     int r;
 
@@ -177,10 +179,11 @@ int net_parse_publish(struct net_options *o, const char *text, char *err, size_t
 
     if (o->npublish == NET_PUBLISH_MAX)
         return bad(err, err_size, "--publish: more than %d ports", NET_PUBLISH_MAX);
-    *p = (struct net_publish){.text = text};
+    *p = (struct net_publish){.udp = false};
     if (strlen(text) >= sizeof(copy))
         goto malformed;
     strcpy(copy, text);
+    strcpy(p->text, text);
     if (!strncmp(rest, "udp:", 4) || !strncmp(rest, "tcp:", 4)) {
         p->udp = rest[0] == 'u';
         rest += 4;

@@ -12,7 +12,7 @@ enum net_kind { NET_USER, NET_TAP };
 
 /* A port of the host that leads to the guest. */
 struct net_publish {
-    const char *text; /* as it was written */
+    char text[80]; /* as it was written */
     bool udp;
     struct in_addr addr; /* of the host; 0.0.0.0: all */
     u16 host_port, guest_port;
@@ -38,7 +38,7 @@ struct net_options {
 
 /* 0, or -EINVAL with one line in err. */
 int net_parse(struct net_options *o, const char *spec, char *err, size_t err_size);
-/* Adds [udp:][HOSTADDR:]HOSTPORT:GUESTPORT; text must outlive *o. */
+/* Adds [udp:][HOSTADDR:]HOSTPORT:GUESTPORT. */
 int net_parse_publish(struct net_options *o, const char *text, char *err, size_t err_size);
 
 #endif

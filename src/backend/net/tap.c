@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "backend/net/fdnet.h"
@@ -109,36 +111,50 @@ static void bring_up(const struct net_options *o, bool existed)
     close(s);
 }
 
-static int open_queues(struct tap *t, const struct net_options *o, char *err, size_t err_size)
+int net_tap_start(const struct net_options *o, struct net_fds *f, char *err, size_t err_size)
 {
     bool existed = if_nametoindex(o->ifname) != 0;
 
-    for (unsigned i = 0; i < o->queues; i++) {
+    for (f->n = 0; f->n < o->queues; f->n++) {
         int fd = open_queue(o, err, err_size);
 
         if (fd < 0) {
-            while (i--)
-                close(t->f.queue[i].fd);
+            net_close(f);
             return fd;
         }
-        t->f.queue[i].fd = fd;
+        f->fd[f->n] = fd;
     }
     bring_up(o, existed);
     return 0;
 }
 
-struct netdev *net_tap_open(const struct net_options *o, char *err, size_t err_size)
+/* A character device, which a descriptor of /dev/net/tun is. */
+static bool is_device(int fd)
 {
-    struct tap *t = calloc(1, sizeof(*t));
-    u32 offloads = NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_TSO_ECN;
+    struct stat st;
 
-    if (!t) {
-        snprintf(err, err_size, "--net tap=%s: out of memory", o->ifname);
-        return NULL;
-    }
-    if (open_queues(t, o, err, err_size)) {
+    /* Not glibc's fstat, which a confined process may not call (newfstatat). */
+    return !syscall(SYS_fstat, fd, &st) && S_ISCHR(st.st_mode);
+}
+
+struct netdev *net_tap_adopt(const struct net_options *o, struct net_fds *f, char *err,
+                             size_t err_size)
+{
+    u32 offloads = NETDEV_CSUM | NETDEV_TSO4 | NETDEV_TSO6 | NETDEV_TSO_ECN;
+    struct tap *t = calloc(1, sizeof(*t));
+    bool good = t && f->n == o->queues;
+
+    for (unsigned i = 0; i < f->n && good; i++)
+        good = is_device(f->fd[i]);
+    if (!good) {
+        snprintf(err, err_size, "--net tap=%s: %s", o->ifname,
+                 t ? "what came with the request is not as many of its queues" : "out of memory");
         free(t);
         return NULL;
+    }
+    for (unsigned i = 0; i < f->n; i++) {
+        t->f.queue[i].fd = f->fd[i];
+        f->fd[i] = -1;
     }
     memcpy(t->ifname, o->ifname, IFNAMSIZ);
     t->f.set_offloads = set_offloads;
@@ -152,4 +168,16 @@ struct netdev *net_tap_open(const struct net_options *o, char *err, size_t err_s
     for (unsigned i = 1; i < o->queues; i++)
         attach(&t->f, i, false);
     return &t->f.n;
+}
+
+struct netdev *net_tap_open(const struct net_options *o, char *err, size_t err_size)
+{
+    struct net_fds f;
+    struct netdev *n;
+
+    if (net_tap_start(o, &f, err, err_size))
+        return NULL;
+    n = net_tap_adopt(o, &f, err, err_size);
+    net_close(&f);
+    return n;
 }

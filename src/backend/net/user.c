@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,10 +22,11 @@
 #define SOCKET_BUFFER (4 << 20)
 #define HELLO_MS 10000
 #define END_MS 2000
+#define NAME "trivisor-net"
 
 struct user {
     struct fdnet f; /* first */
-    int pid;
+    int pid;        /* of a helper that is a child; 0: it is none */
 };
 
 struct start {
@@ -66,7 +69,7 @@ static void close_user(struct fdnet *f)
     while (poll(&p, 1, END_MS) > 0 && recv(p.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0)
         ;
     close(p.fd);
-    if (p.revents)
+    if (p.revents && u->pid)
         while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     free(u);
@@ -91,45 +94,47 @@ static int hear(int fd, char *err, size_t err_size)
     return 0;
 }
 
-static int start_helper(struct user *u, const struct net_options *o, char *err, size_t err_size)
+/* Starts the helper: a child, or, with messages, one of nobody's. *fd: the socket to it. Its
+ * process id (apart: 0), or -errno with one line in err. */
+static int start_helper(const struct net_options *o, int *messages, int *fd, char *err,
+                        size_t err_size)
 {
-    int size = SOCKET_BUFFER, sv[2];
+    int size = SOCKET_BUFFER, sv[2], pid;
     struct start s = {.o = o};
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv)) {
-        snprintf(err, err_size, "--net user: %s", strerror(errno));
-        return -errno;
+        pid = -errno;
+        snprintf(err, err_size, "--net user: %s", strerror(-pid));
+        return pid;
     }
     for (unsigned i = 0; i < 2; i++)
         if (setsockopt(sv[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
             setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
     s.fd = sv[1];
-    u->pid = host_helper_fork("trivisor-net", &sv[1], 1, run_helper, &s);
+    pid = messages ? host_helper_fork_apart(NAME, &sv[1], 1, run_helper, &s, messages)
+                   : host_helper_fork(NAME, &sv[1], 1, run_helper, &s);
     close(sv[1]);
-    if (u->pid < 0 || hear(sv[0], err, err_size)) {
-        if (u->pid < 0)
-            snprintf(err, err_size, "--net user: fork: %s", strerror(-u->pid));
-        close(sv[0]);
-        if (u->pid > 0)
-            waitpid(u->pid, NULL, 0);
-        return -EINVAL;
-    }
-    u->f.queue[0].fd = sv[0];
-    return 0;
+    *fd = sv[0];
+    if (pid >= 0 && !hear(sv[0], err, err_size))
+        return pid;
+    if (pid < 0)
+        snprintf(err, err_size, "--net user: fork: %s", strerror(-pid));
+    close(sv[0]);
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    if (pid == 0)
+        close(*messages);
+    return -EINVAL;
 }
 
-struct netdev *net_user_open(const struct net_options *o, char *err, size_t err_size)
+static struct netdev *create(const struct net_options *o, int fd, int pid)
 {
     struct user *u = calloc(1, sizeof(*u));
 
-    if (!u) {
-        snprintf(err, err_size, "--net user: out of memory");
+    if (!u)
         return NULL;
-    }
-    if (start_helper(u, o, err, err_size)) {
-        free(u);
-        return NULL;
-    }
+    u->pid = pid;
+    u->f.queue[0].fd = fd;
     u->f.socket = true;
     u->f.set_offloads = set_offloads;
     u->f.ended = ended;
@@ -138,4 +143,57 @@ struct netdev *net_user_open(const struct net_options *o, char *err, size_t err_
     u->f.n.mtu = o->mtu;
     fdnet_init(&u->f, 1);
     return &u->f.n;
+}
+
+struct netdev *net_user_open(const struct net_options *o, char *err, size_t err_size)
+{
+    struct netdev *n;
+    int fd, pid = start_helper(o, NULL, &fd, err, err_size);
+
+    if (pid < 0)
+        return NULL;
+    n = create(o, fd, pid);
+    if (n)
+        return n;
+    snprintf(err, err_size, "--net user: out of memory");
+    close(fd);
+    waitpid(pid, NULL, 0);
+    return NULL;
+}
+
+int net_user_start(const struct net_options *o, struct net_fds *f, char *err, size_t err_size)
+{
+    int r = start_helper(o, &f->fd[1], &f->fd[0], err, err_size);
+
+    f->n = r ? 0 : 2;
+    return r;
+}
+
+static bool is_type(int fd, mode_t type)
+{
+    struct stat st;
+
+    /* Not glibc's fstat, which a confined process may not call (newfstatat). */
+    return !syscall(SYS_fstat, fd, &st) && (st.st_mode & S_IFMT) == type;
+}
+
+struct netdev *net_user_adopt(const struct net_options *o, struct net_fds *f, char *err,
+                              size_t err_size)
+{
+    struct netdev *n;
+    int r;
+
+    if (f->n != 2 || !is_type(f->fd[0], S_IFSOCK) || !is_type(f->fd[1], S_IFIFO)) {
+        snprintf(err, err_size, "--net user: a socket and a pipe are to come with the request");
+        return NULL;
+    }
+    n = create(o, f->fd[0], 0);
+    r = n ? host_helper_listen(f->fd[1]) : -ENOMEM;
+    if (!r) {
+        f->fd[0] = f->fd[1] = -1;
+        return n;
+    }
+    snprintf(err, err_size, "--net user: %s", strerror(-r));
+    free(n ? container_of(n, struct user, f.n) : NULL);
+    return NULL;
 }

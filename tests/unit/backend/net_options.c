@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "backend/net/net.h"
 #include "backend/net/options.h"
 #include "test.h"
 
@@ -53,6 +58,62 @@ static void user__takes_its_options(void **state)
     assert_int_equal(ip(o.mask), 0xffff0000);
     assert_string_equal(o.hostname, "a-b.c");
     assert_int_equal(o.mtu, 9000);
+}
+
+static void user__has_ports_of_its_own(void **state)
+{
+    (void)state;
+    assert_true(parses("user,publish=2222:22,publish=udp:127.0.0.1:53:5353,restrict=on"));
+    assert_int_equal(o.npublish, 2);
+    assert_int_equal(o.publish[0].host_port, 2222);
+    assert_int_equal(o.publish[1].guest_port, 5353);
+    assert_true(o.publish[1].udp && o.restricted);
+    assert_string_equal(o.publish[1].text, "udp:127.0.0.1:53:5353");
+    assert_false(parses("user,publish=22"));
+    assert_false(parses("tap=t,publish=2222:22"));
+}
+
+static int open_files(void)
+{
+    int n = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+/* What comes in place of a helper's socket and pipe, or of a tap's queues. */
+static void adopt__takes_nothing_else(void **state)
+{
+    static const char *const specs[] = {"user", "tap=t,mac=52:54:00:00:00:01",
+                                        "tap=t,queues=3,mac=52:54:00:00:00:01", "tap=t",
+                                        "nonsense"};
+    int before = open_files();
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(specs); i++)
+        for (unsigned n = 0; n <= 3; n++)
+            for (unsigned kind = 0; kind < 4; kind++) {
+                struct net_request r = {.spec = specs[i]};
+                struct net_fds f = {.n = n};
+                u8 mac[6];
+
+                for (unsigned k = 0; k < n; k++)
+                    f.fd[k] = kind == 0   ? open("/dev/null", O_RDWR)
+                              : kind == 1 ? socket(AF_UNIX, SOCK_SEQPACKET, 0)
+                              : kind == 2 ? memfd_create("f", 0)
+                                          : -1;
+                err[0] = 0;
+                /* A character device is as much as is asked of a tap. */
+                if (kind == 0 && ((i == 1 && n == 1) || (i == 2 && n == 3))) {
+                    net_close(&f);
+                    continue;
+                }
+                assert_null(net_adopt(&r, &f, mac, err, sizeof(err)));
+                assert_true(err[0] && !strchr(err, '\n'));
+                net_close(&f);
+            }
+    assert_int_equal(open_files(), before);
 }
 
 static void tap__takes_its_options(void **state)
@@ -152,6 +213,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(user__has_the_usual_addresses),
         cmocka_unit_test(user__takes_its_options),
+        cmocka_unit_test(user__has_ports_of_its_own),
+        cmocka_unit_test(adopt__takes_nothing_else),
         cmocka_unit_test(tap__takes_its_options),
         cmocka_unit_test(nonsense__is_refused),
         cmocka_unit_test(publish__is_taken_apart),
