@@ -87,7 +87,7 @@ def steps():
 
 
 def script():
-    out = ['#!/bin/sh', 'cd /bin']
+    out = ['#!/bin/sh', 'cd /bin', 'ld-linux-x86-64.so.2 --library-path /bin /bin/hold </dev/null &']
     for name, (command, limit) in steps().items():
         # A file each: the guest's own console cannot be mistaken for ours.
         out += [f"cat > /tmp/step <<'STEP'\n{command}\nSTEP",
@@ -114,7 +114,7 @@ def image(tmp, kernel):
     add += [f'{os.path.realpath(lib)}:/bin/{os.path.basename(lib)}' for lib in libraries(program)]
     add += [os.path.join(BUILD, 'guests', f'guest-{g}') for g in sorted({'cpuid'} | {g for g, _ in GUESTS})]
     add += [os.path.join(BUILD, 'tools', f) for f in ('initramfs.img', 'virtio.img')]
-    add.append(os.path.join(BUILD, 'tests', 'nested', 'dirty'))
+    add += [os.path.join(BUILD, 'tests', 'nested', f) for f in ('dirty', 'hold')]
     add += [os.path.join(BUILD, 'tests', 'carry', 'carry.img'), os.path.join(ROOT, 'tests', 'nested', 'change.sh')]
     out = str(tmp / 'outer.img')
     argv = [os.path.join(ROOT, 'tools', 'mkinitramfs.py'), '-o', out, '--init', os.path.join(BUILD, 'tools', 'init'),
