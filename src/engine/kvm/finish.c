@@ -7,10 +7,12 @@
 
 #include "engine/kvm/kvm_priv.h"
 
+/* Of page-table entries, in which the walk may set A and D. */
 static void *op_walk_ptr(void *opaque, u64 addr)
 {
     struct kvm_cpu *c = opaque;
 
+    kvm_dirty_mark(c->m, addr, 8);
     return guest_mem_ptr(&c->m->vm->mem, gpa(addr), 8);
 }
 
@@ -30,6 +32,7 @@ static int op_translate(void *opaque, u64 gva, unsigned len, unsigned access,
                         struct interp_ref *ref, struct interp_fault *fault)
 {
     struct kvm_cpu *c = opaque;
+    bool write = (access & 3) == X86_ACC_WRITE;
     const struct mem_slot *slot;
     struct x86_walk_mem m;
     struct x86_walk w;
@@ -42,9 +45,10 @@ static int op_translate(void *opaque, u64 gva, unsigned len, unsigned access,
     }
     slot = guest_mem_slot(&c->m->vm->mem, gpa(w.gpa));
     ref->gpa = w.gpa;
-    if ((access & 3) == X86_ACC_WRITE)
+    if (write)
         kvm_dirty_mark(c->m, w.gpa, len);
-    ref->host = slot && !slot->readonly ? guest_mem_ptr(&c->m->vm->mem, gpa(w.gpa), len) : NULL;
+    ref->host =
+        slot && !(write && slot->readonly) ? guest_mem_ptr(&c->m->vm->mem, gpa(w.gpa), len) : NULL;
     return 0;
 }
 
@@ -61,6 +65,14 @@ static bool is_apic(struct kvm_cpu *c, u64 addr)
 
 static u64 op_mmio_read(void *opaque, u64 addr, unsigned len)
 {
+    struct kvm_cpu *c = opaque;
+    const u8 *rom = guest_mem_ptr(&c->m->vm->mem, gpa(addr), len);
+    u64 val = 0;
+
+    if (rom) { /* read to be written */
+        memcpy(&val, rom, len);
+        return val;
+    }
     return is_apic(opaque, addr) ? 0 : kvm_mmio_read(opaque, addr, len);
 }
 
