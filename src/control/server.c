@@ -14,7 +14,8 @@
 struct client {
     struct control_server *server;
     int fd;                    /* -1: the slot is free */
-    struct control_fds passed; /* came with what is in `in`, for the next request */
+    struct control_fds passed; /* came with the line of `in` ... */
+    size_t passed_at;          /* ... that begins there */
     u32 events;
     u64 heard;    /* the server's turn when it last said something */
     bool eof;     /* it will say nothing more */
@@ -86,6 +87,21 @@ static void take_descriptors(struct client *c, struct msghdr *m)
     }
 }
 
+static char *line_end(struct client *c)
+{
+    return memchr(c->in, '\n', c->in_len);
+}
+
+/* Where the last line begins, or the piece of one. */
+static size_t last_line(const struct client *c)
+{
+    size_t at = c->in_len - 1;
+
+    while (at && c->in[at - 1] != '\n')
+        at--;
+    return at;
+}
+
 /* Takes what has arrived. false: the connection is gone. */
 static bool receive(struct client *c)
 {
@@ -98,9 +114,11 @@ static bool receive(struct client *c)
                        .msg_iovlen = 1,
                        .msg_control = &control,
                        .msg_controllen = sizeof(control)};
+    unsigned had = c->passed.n;
     ssize_t n;
 
-    if (c->eof || c->in_len == sizeof(c->in))
+    /* Descriptors of one request at a time. */
+    if (c->eof || c->in_len == sizeof(c->in) || (had && line_end(c)))
         return true;
     n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
@@ -108,16 +126,15 @@ static bool receive(struct client *c)
     take_descriptors(c, &m);
     if (n) {
         c->in_len += (size_t)n;
+        /* One recvmsg ends with the message whose descriptors it gave (unix_stream_read_generic in
+         * Linux), and may begin with others. */
+        if (c->passed.n && !had)
+            c->passed_at = last_line(c);
         c->heard = ++c->server->turn;
     } else {
         c->eof = true;
     }
     return true;
-}
-
-static char *line_end(struct client *c)
-{
-    return memchr(c->in, '\n', c->in_len);
 }
 
 /* Answers one request, if a whole one is there. false: there is no memory for it. */
@@ -129,9 +146,15 @@ static bool answer(struct client *c)
 
     c->out_pos = 0;
     if (end) {
+        bool ours = c->passed_at == 0;
+
         n = (size_t)(end - c->in);
-        c->out = control_answer(s->commands, s->opaque, c->in, n, &c->passed, c->fd, &c->out_len);
-        close_passed(c);
+        c->out = control_answer(s->commands, s->opaque, c->in, n, ours ? &c->passed : NULL, c->fd,
+                                &c->out_len);
+        if (ours)
+            close_passed(c);
+        else
+            c->passed_at -= n + 1;
         c->in_len -= n + 1;
         memmove(c->in, end + 1, c->in_len);
         return c->out != NULL;
