@@ -312,6 +312,38 @@ def test_a_guest_that_ejects_when_it_likes(guest, trivisor, blank):
     trivisor('kill', 'box')
 
 
+def restore(program, saved, *args):
+    p = subprocess.Popen([program, 'restore', str(saved), '--name', 'box', '-q', '--serial', 'pty', *args],
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: 'box' in running(program))
+    return p
+
+
+def end(p):
+    p.kill()
+    p.wait()
+
+
+def test_saved_in_the_middle_of_an_ejection(guest, trivisor, program, runtime_dir, blank, tmp_path):
+    """The guest was asked and has not had the time: it does so in its next life."""
+    saved = tmp_path / 'box.vm'
+    g = guest()
+    trivisor('plug', 'box', '-d', blank('a'))
+    appears(g, '/dev/vda')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s, open(saved, 'xb') as f:
+        s.connect(str(runtime_dir / 'box.control'))
+        replies = s.makefile('rb')
+        s.sendall(b'{"command":"unplug","device":"disk0"}\n')
+        socket.send_fds(s, [b'{"command":"snapshot","stop":true}\n'], [f.fileno()])
+        assert b'"listening":true' in replies.readline()
+        assert b'"ok":true' in replies.readline()
+    g.wait_end()
+    p = restore(program, saved)
+    wait_for(lambda: not devices(trivisor))
+    qemu_img('resize', '-f', 'raw', tmp_path / 'a', '32M')
+    end(p)
+
+
 def test_saved_with_what_was_plugged(guest, trivisor, program, blank, tmp_path):
     a, b, saved, port = blank('a'), blank('b'), tmp_path / 'box.vm', free_port()
     g = guest('-d', blank('boot'))
@@ -333,30 +365,20 @@ def test_saved_with_what_was_plugged(guest, trivisor, program, blank, tmp_path):
     g.wait_end()
     digest = sha(b)
 
-    def again(*args):
-        p = subprocess.Popen([program, 'restore', str(saved), '--name', 'box', '-q', '--serial', 'pty', *args],
-                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        wait_for(lambda: 'box' in running(program))
-        return p
-
-    p = again()
+    p = restore(program, saved)
     assert [(d, v['slot']) for d, v in devices(trivisor).items()] == [('disk0', 1), ('data', 25), ('net1', 27)]
     assert fetch(port, 'x') == b'hello\n'
     trivisor('unplug', 'box', 'data')
     trivisor('plug', 'box', '-d', a)
-    p.kill()
-    p.wait()
-    p.stderr.close()
+    end(p)
     assert sha(b) == digest
     # A clone, with a copy of each.
     os.rename(b, tmp_path / 'copy')
-    p = again('-d', str(tmp_path / 'boot'), '-d', str(tmp_path / 'copy'))
+    p = restore(program, saved, '-d', str(tmp_path / 'boot'), '-d', str(tmp_path / 'copy'))
     assert devices(trivisor)['data']['value'] == str(tmp_path / 'copy')
     assert fetch(port, 'x') == b'hello\n'
     trivisor('unplug', 'box', 'net1')
-    p.kill()
-    p.wait()
-    p.stderr.close()
+    end(p)
     r = subprocess.run([program, 'restore', str(saved), '-q', '-d', str(tmp_path / 'boot')], capture_output=True,
                        stdin=subprocess.DEVNULL, text=True, timeout=LIMIT, check=False)
     assert r.returncode == 125 and r.stderr.count('\n') == 1, r.stderr

@@ -15,6 +15,7 @@
 #include "dev/chipset/uart.h"
 #include "dev/chipset/vmgenid.h"
 #include "dev/pci/host.h"
+#include "dev/pci/hotplug.h"
 #include "test.h"
 
 static struct chipset c;
@@ -117,6 +118,7 @@ struct chipset *chipset_new(unsigned ncpus)
     struct uart_config com1 = {.base = UART_COM1, .chr = &c.com1};
     struct uart_config com2 = {.base = UART_COM2, .chr = &c.com2};
     struct vmgenid_config gen = {.at = CHIPSET_VMGENID};
+    struct pci_hotplug_config hotplug = {.base = 0x610};
     struct vm *vm;
 
     memset(&c, 0, sizeof(c));
@@ -139,6 +141,8 @@ struct chipset *chipset_new(unsigned ncpus)
                 pvpanic_create(vm, PVPANIC_PORT) && uart_create(vm, &com1) &&
                 uart_create(vm, &com2));
     gen.pm = c.pm;
+    hotplug.pm = c.pm;
+    assert_non_null(pci_hotplug_create(vm, &hotplug));
     c.vmgenid = vmgenid_create(vm, &gen);
     assert_non_null(c.vmgenid);
     create_pci(vm);
