@@ -489,6 +489,9 @@ static void blk__is_unplugged_whatever_it_does(void **state)
         assert_int_equal(image[1024], busy ? 8 : 0); /* it was taken already */
         assert_int_equal(vd_interrupts(&d, 0), 0);
         assert_true(vd_used(&d, 0, NULL) < 0); /* the driver sees nothing of it */
+        assert_true(b->nirqfds > 0);
+        for (unsigned i = 0; i < b->nirqfds; i++)
+            assert_false(b->irqfd[i].e.live);
         vm_remove_device(&b->m->vm, device());
         assert_null(device());
         vd_board_free(b);
