@@ -60,6 +60,7 @@ struct kvm_machine {
     } pin[ENGINE_PINS_MAX];
     struct kvm_irqfd_slot irqfd[KVM_IRQFDS]; /* number n has GSI ENGINE_PINS_MAX + n */
     bool routes_stale;                       /* KVM's routes are not those above */
+    u64 graced_ns;                           /* when KVM last waited for its readers */
     u64 msi_calls, routings;                 /* for --stats */
     u64 *dirty[MEM_SLOTS_MAX]; /* atomic: pages this process wrote; NULL: not logged */
     struct kvm_cpu *cpu[VM_VCPUS_MAX];

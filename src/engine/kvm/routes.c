@@ -45,6 +45,7 @@ static int put_routes(struct kvm_machine *m)
             add(&r, ENGINE_PINS_MAX + i, m->irqfd[i].addr, m->irqfd[i].data);
     m->routings++;
     err = kvm_ioctl(m->fd, KVM_SET_GSI_ROUTING, &r);
+    m->graced_ns = host_monotonic_ns();
     m->routes_stale = err != 0;
     return err;
 }
@@ -94,6 +95,22 @@ static int listen(struct kvm_machine *m, struct kvm_irqfd_slot *s, bool on)
 }
 
 /*
+ * Setting routes and deassigning end with a grace period of SRCU. A deassigning that begins within
+ * 25 us of the last one's end is not hurried and takes ticks of the host's clock, up to 16 ms:
+ * waiting is quicker (Linux kernel-parameters.txt, srcutree.exp_holdoff).
+ */
+#define HOLDOFF_NS 40000u
+
+static void hold_off(const struct kvm_machine *m)
+{
+    struct host_event never = {0};
+    u64 since = host_monotonic_ns() - m->graced_ns;
+
+    if (since < HOLDOFF_NS)
+        host_event_wait(&never, HOLDOFF_NS - since);
+}
+
+/*
  * Most messages KVM delivers within the write to the eventfd; those for which it must look at every
  * APIC are a kernel thread's to deliver, later (virt/kvm/eventfd.c, irqfd_wakeup: -EWOULDBLOCK). To
  * deassign an irqfd waits for that thread (kvm_irqfd_deassign: no more interrupts on this GSI once
@@ -101,8 +118,11 @@ static int listen(struct kvm_machine *m, struct kvm_irqfd_slot *s, bool on)
  */
 static void stop(struct kvm_machine *m, struct kvm_irqfd_slot *s)
 {
-    if (s->e.live)
-        listen(m, s, false);
+    if (!s->e.live)
+        return;
+    hold_off(m);
+    listen(m, s, false);
+    m->graced_ns = host_monotonic_ns();
     s->e.live = false;
 }
 
