@@ -42,6 +42,30 @@ bool vcpu_can_load(const struct vcpu *v, struct stream *in)
     return !read_state(v, &s, &events, &vector, in) && in->pos == in->cap;
 }
 
+/*
+ * An engine with APICs of its own gets INIT, SIPI and NMIs from those. What was sent under another
+ * one and has not arrived does so here. The events that are left: an INIT of the boot processor
+ * ends the machine.
+ */
+static u32 arrive(struct vcpu *v, struct x86_vcpu_state *s, u32 events, u8 vector)
+{
+    if ((events & VCPU_EV_INIT) && !v->bsp) {
+        x86_state_init(s, v->vm->cpu_model.signature);
+        s->activity = X86_WAIT_SIPI;
+        if (v->irq)
+            v->irq->init(v->irq_opaque);
+        events &= ~(VCPU_EV_INIT | VCPU_EV_NMI);
+    }
+    if (s->activity == X86_WAIT_SIPI) {
+        events &= ~VCPU_EV_NMI; /* blocked (SDM 3A 9.4.3) */
+        if (events & VCPU_EV_SIPI)
+            x86_state_sipi(s, vector);
+    }
+    if (events & VCPU_EV_NMI)
+        s->nmi_pending = 1;
+    return events & VCPU_EV_INIT;
+}
+
 int vcpu_load(struct vcpu *v, struct x86_vcpu_state *s, struct stream *in)
 {
     u32 events;
@@ -49,6 +73,8 @@ int vcpu_load(struct vcpu *v, struct x86_vcpu_state *s, struct stream *in)
 
     if (read_state(v, s, &events, &vector, in))
         return -EINVAL;
+    if (v->vm->engine->apic)
+        events = arrive(v, s, events, vector);
     __atomic_store_n(&v->sipi_vector, vector, __ATOMIC_RELAXED);
     /* The interrupt controller was loaded without a word. */
     __atomic_store_n(&v->events, events | VCPU_EV_IRQ, __ATOMIC_SEQ_CST);

@@ -14,8 +14,8 @@ void vcpu_save(struct vcpu *v, struct x86_vcpu_state *s, struct stream *out);
 /* Whether what vcpu_save has written is what vcpu_load takes, all of it: what an engine says of its
  * vCPU need not be. */
 bool vcpu_can_load(const struct vcpu *v, struct stream *in);
-/* The reverse, for v of a paused VM that has not run: *s is what the engine is to be given. 0 or
- * -EINVAL. */
+/* The reverse, for v of a paused VM that has not run, after its local APIC: *s is what the engine
+ * is to be given. 0 or -EINVAL. */
 int vcpu_load(struct vcpu *v, struct x86_vcpu_state *s, struct stream *in);
 
 #endif

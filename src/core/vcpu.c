@@ -66,7 +66,7 @@ static void do_init(struct vcpu *v)
     __atomic_fetch_and(&v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ), __ATOMIC_SEQ_CST);
 }
 
-/* SIPI: real mode at vector * 4 KiB (SDM 3A 9.4.4); ignored unless waited for. */
+/* SIPI: ignored unless waited for. */
 static void do_sipi(struct vcpu *v)
 {
     struct x86_vcpu_state s;
@@ -78,10 +78,7 @@ static void do_sipi(struct vcpu *v)
         fail(v, "SIPI: the engine cannot give the state of the vCPU");
         return;
     }
-    s.seg[X86_CS].sel = (u16)(vector << 8);
-    s.seg[X86_CS].base = (u32)vector << 12;
-    s.rip = 0;
-    s.activity = X86_RUNNING;
+    x86_state_sipi(&s, vector);
     if (v->vm->engine->set_state(v, &s)) {
         fail(v, "SIPI: the engine refuses the state after SIPI");
         return;

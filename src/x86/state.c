@@ -62,6 +62,14 @@ void x86_state_reset(struct x86_vcpu_state *s, u32 cpuid_1_eax, u64 host_tsc)
     s->xsave[XSAVE_BV] = 3; /* x87 and SSE are present in the image */
 }
 
+void x86_state_sipi(struct x86_vcpu_state *s, u8 vector)
+{
+    s->seg[X86_CS].sel = (u16)(vector << 8);
+    s->seg[X86_CS].base = (u32)vector << 12;
+    s->rip = 0;
+    s->activity = X86_RUNNING;
+}
+
 void x86_state_init(struct x86_vcpu_state *s, u32 cpuid_1_eax)
 {
     u64 keep = s->cr0 & (CR0_CD | CR0_NW);

@@ -92,6 +92,9 @@ void x86_state_reset(struct x86_vcpu_state *s, u32 cpuid_1_eax, u64 host_tsc);
 /* The changes INIT makes to *s (SDM 3A table 9-1): x87/vector state, MSRs and TSC survive. */
 void x86_state_init(struct x86_vcpu_state *s, u32 cpuid_1_eax);
 
+/* The changes a SIPI makes after that: real mode at vector * 4 KiB (SDM 3A 9.4.4). */
+void x86_state_sipi(struct x86_vcpu_state *s, u8 vector);
+
 static inline bool x86_long_mode(const struct x86_vcpu_state *s)
 {
     return (s->efer & EFER_LMA) != 0;

@@ -363,7 +363,7 @@ static bool enabled(void *opaque)
     return (l->base & APIC_BASE_EN) != 0;
 }
 
-static void init(void *opaque)
+void lapic_init(void *opaque)
 {
     reset_registers(opaque);
 }
@@ -377,7 +377,7 @@ static const struct vcpu_irq_ops irq_ops = {
     .enabled = enabled,
     .mmio_read = mmio_read,
     .mmio_write = mmio_write,
-    .init = init,
+    .init = lapic_init,
 };
 
 /* --- life cycle ---------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ static void eoi(void *opaque, u8 vector)
 const struct vcpu_irq_ops lapic_engine_ops = {
     .pending = pending,
     .ack = ack,
+    .init = lapic_init,
     .get_regs = get_regs,
     .set_regs = set_regs,
     .eoi = eoi,

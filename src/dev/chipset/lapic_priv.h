@@ -116,6 +116,8 @@ static inline u32 lapic_x2_ldr(const struct lapic *l)
 
 /* Writable bits of the LVT rows (SDM 3A figure 10-8). */
 extern const u32 lapic_lvt_writable[LVT_N];
+/* INIT reached the vCPU. */
+void lapic_init(void *l);
 /* IA32_APIC_BASE, from which follows where the register page is. */
 void lapic_set_base(struct lapic *l, u64 base);
 /* Is it a value that IA32_APIC_BASE can have, BSP aside? */

@@ -42,9 +42,13 @@ static u32 get_reg(const struct kvm_lapic_state *l, unsigned n)
 static int give_one(struct kvm_cpu *c)
 {
     struct kvm_lapic_state l;
+    struct kvm_mp_state mp;
     struct vcpu_apic a = {0};
-    int err = kvm_ioctl(c->fd, KVM_GET_LAPIC, &l);
+    /* It lets an INIT happen, which the registers are to be those after. */
+    int err = kvm_ioctl(c->fd, KVM_GET_MP_STATE, &mp);
 
+    if (!err)
+        err = kvm_ioctl(c->fd, KVM_GET_LAPIC, &l);
     if (!err)
         err = one_msr(c, KVM_GET_MSRS, MSR_APIC_BASE, &a.base);
     if (!err)

@@ -2,6 +2,7 @@
 /* The local APIC beside an engine that has its own: who gets messages, and registers on the way. */
 #include <string.h>
 
+#include "core/state.h"
 #include "dev/chipset/irqchip.h"
 #include "dev/chipset/lapic.h"
 #include "fake_host.h"
@@ -59,12 +60,12 @@ static int take(struct vm *vm)
 
 static const struct engine_apic_ops apic_ops = {.msi = msi, .pin = pin, .give = give, .take = take};
 
-static struct device *start(void)
+static struct device *start_cpus(unsigned n)
 {
     static struct engine_ops engine;
     struct device *d;
 
-    m = machine_new(1);
+    m = machine_new(n);
     engine = fake_engine_ops;
     engine.apic = &apic_ops;
     m->vm.engine = &engine;
@@ -77,6 +78,11 @@ static struct device *start(void)
     regs.reg[R_SVR] = 0x1ff;
     regs.reg[R_DIVIDE] = BY_1;
     return d;
+}
+
+static struct device *start(void)
+{
+    return start_cpus(1);
 }
 
 static void messages__go_to_whoever_has_the_registers(void **state)
@@ -219,6 +225,71 @@ static void device__has_the_timer(void **state)
     machine_free(m);
 }
 
+/* CPU 1's state and what was sent to it, saved under an engine without APICs and loaded here. */
+static void moved_here(struct x86_vcpu_state *s, u32 events)
+{
+    static u8 buf[16384];
+    struct vcpu *v = m->vm.vcpu[1];
+    struct stream out, in;
+
+    v->events = events;
+    v->sipi_vector = 0x9a;
+    stream_init(&out, buf, sizeof(buf));
+    vcpu_save(v, &m->cpu[1].s, &out);
+    assert_int_equal(out.error, 0);
+    stream_init(&in, buf, out.pos);
+    v->events = 0;
+    assert_int_equal(vcpu_load(v, s, &in), 0);
+}
+
+/* Nobody would take it from the events: such an engine starts its vCPUs itself. */
+static void events__arrive(void **state)
+{
+    struct x86_vcpu_state s;
+    struct vcpu_apic a;
+
+    (void)state;
+    start_cpus(2);
+    m->vm.cpu_model.phys_bits = 39;
+    m->vm.cpu_model.lin_bits = 48;
+    m->vm.cpu_model.mxcsr_mask = 0xffff;
+    x86_state_reset(&m->cpu[1].s, 0, 0);
+    vm_pause(&m->vm);
+    a = regs;
+    a.base &= ~(u64)BIT64(8);
+    m->vm.vcpu[1]->irq->set_regs(m->vm.vcpu[1]->irq_opaque, &a);
+    m->cpu[1].s.rip = 0x1234;
+    m->cpu[1].s.cr0 |= CR0_PE;
+    moved_here(&s, VCPU_EV_NMI);
+    assert_int_equal(m->vm.vcpu[1]->events, VCPU_EV_IRQ);
+    assert_int_equal(s.nmi_pending, 1);
+    assert_int_equal(s.rip, 0x1234);
+
+    moved_here(&s, VCPU_EV_INIT | VCPU_EV_NMI);
+    assert_int_equal(m->vm.vcpu[1]->events, VCPU_EV_IRQ);
+    assert_int_equal(s.activity, X86_WAIT_SIPI);
+    assert_int_equal(s.nmi_pending, 0);
+    assert_false(s.cr0 & CR0_PE);
+    m->vm.vcpu[1]->irq->get_regs(m->vm.vcpu[1]->irq_opaque, &a);
+    assert_int_equal(a.reg[R_SVR], 0xff);
+
+    m->cpu[1].s = s;
+    moved_here(&s, VCPU_EV_SIPI);
+    assert_int_equal(s.activity, X86_RUNNING);
+    assert_int_equal(s.seg[X86_CS].base, 0x9a000);
+    assert_int_equal(s.rip, 0);
+    m->cpu[1].s = s;
+    m->cpu[1].s.rip = 0x77;
+    moved_here(&s, VCPU_EV_SIPI); /* it waits for none */
+    assert_int_equal(s.rip, 0x77);
+    assert_int_equal(m->vm.vcpu[1]->events, VCPU_EV_IRQ);
+    moved_here(&s, VCPU_EV_INIT | VCPU_EV_SIPI);
+    assert_int_equal(s.activity, X86_RUNNING);
+    assert_int_equal(s.rip, 0);
+    vm_resume(&m->vm);
+    machine_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +299,7 @@ int main(void)
         cmocka_unit_test(counts__at_their_end),
         cmocka_unit_test(deadline__is_the_guests_time),
         cmocka_unit_test(device__has_the_timer),
+        cmocka_unit_test(events__arrive),
     };
     return cmocka_run_group_tests_name("dev-lapic-engine", tests, NULL, NULL);
 }

@@ -108,6 +108,9 @@ static int request_of(unsigned long request, void *arg)
         kvm.last_addr = msi->address_lo;
         kvm.last_data = msi->data;
         return 1;
+    case KVM_GET_MP_STATE:
+        memset(arg, 0, sizeof(struct kvm_mp_state));
+        return 0;
     case KVM_GET_LAPIC:
         assert_int_equal(assigned(), 0); /* nothing comes any more */
         memcpy(arg, &kvm.lapic, sizeof(kvm.lapic));
