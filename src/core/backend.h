@@ -52,8 +52,9 @@ struct blockdev {
 
 /* Tells whether a disk was written to: a change of its contents from outside changes it. */
 struct block_stamp {
-    u64 size, changed_ns; /* of the image file */
-    bool device;          /* it is a block device, and they say nothing */
+    /* Of the image file; of one with backing files numbers that follow from those of all. */
+    u64 size, changed_ns;
+    bool device; /* one of them is a block device, and they say nothing */
 };
 
 struct blockdev_ops {
@@ -67,7 +68,7 @@ struct blockdev_ops {
     int (*discard)(struct blockdev *b, u64 off, u64 len);
     /* [off, off+len) reads as zeroes; unmap: its space may be given back. */
     int (*write_zeroes)(struct blockdev *b, u64 off, u64 len, bool unmap);
-    /* Of the image itself, not of what it is based on. On the event loop too. */
+    /* On the event loop too. */
     int (*stamp)(struct blockdev *b, struct block_stamp *s);
     /* Flushes and frees. Nothing is in flight. */
     void (*close)(struct blockdev *b);

@@ -16,6 +16,9 @@
 /* Clusters of metadata that are kept in mind. */
 #define META_MAX (1u << 24)
 
+/* Odd, so that no image's part of a stamp is lost. */
+#define STAMP_MIX 0x9e3779b97f4a7c15ull
+
 struct opening {
     struct qcow2 *q;
     struct image_how *how;
@@ -418,9 +421,23 @@ static int qcow2_flush(struct blockdev *b)
     return b->readonly ? 0 : qcow2_checkpoint(qcow2_of(b), true);
 }
 
+/* The guest sees what is in backing files, too: whoever made the image chose them, and whoever
+ * restores a machine is to have no other ones than it had. */
 static int qcow2_stamp(struct blockdev *b, struct block_stamp *s)
 {
-    return block_file_stamp(&qcow2_of(b)->f, s);
+    struct blockdev *backing = qcow2_of(b)->backing;
+    struct block_stamp below;
+    int r = block_file_stamp(&qcow2_of(b)->f, s);
+
+    if (r || !backing)
+        return r;
+    r = backing->ops->stamp(backing, &below);
+    if (r)
+        return r;
+    s->size = s->size * STAMP_MIX + below.size;
+    s->changed_ns = s->changed_ns * STAMP_MIX + below.changed_ns;
+    s->device |= below.device;
+    return 0;
 }
 
 static void destroy(struct qcow2 *q)

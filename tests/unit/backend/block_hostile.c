@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/block/block.h"
@@ -485,6 +486,53 @@ static void qcow2__backing_loop(void **state)
     assert_int_equal(system(cmd), 0);
 }
 
+static struct block_stamp stamp_of(struct blockdev *b)
+{
+    struct block_stamp s;
+
+    assert_int_equal(b->ops->stamp(b, &s), 0);
+    return s;
+}
+
+/* A saved machine's disk is not another one's that has its file and other backing files. */
+static void qcow2__stamps_have_backing_files(void **state)
+{
+    static const struct timespec times[] = {{1000, 1}, {1000, 1}}, later[] = {{1000, 2}, {1000, 2}};
+    char base[] = "/tmp/trivisor-hostile-XXXXXX", err[512];
+    struct qcow2_shape s = plain;
+    int fd = mkstemp(base);
+    struct block_stamp a, c;
+    struct blockdev *b;
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    assert_int_equal(futimens(fd, times), 0);
+    b = open_bytes(make_qcow2(image, &s), ",ro", err);
+    assert_non_null(b);
+    assert_int_equal(futimens(image_fd, times), 0);
+    assert_int_equal(stamp_of(b).changed_ns, 1000000000001ull);
+    b->ops->close(b);
+
+    s.backing = base;
+    b = open_bytes(make_qcow2(image, &s), ",ro", err);
+    if (!b)
+        fail_msg("%s", err);
+    assert_int_equal(futimens(image_fd, times), 0);
+    a = stamp_of(b);
+    assert_false(a.device);
+    c = stamp_of(b);
+    assert_int_equal(c.changed_ns, a.changed_ns);
+    assert_int_equal(c.size, a.size);
+    assert_int_equal(futimens(fd, later), 0);
+    assert_int_not_equal(stamp_of(b).changed_ns, a.changed_ns);
+    assert_int_equal(ftruncate(fd, 8192), 0);
+    assert_int_not_equal(stamp_of(b).size, a.size);
+    b->ops->close(b);
+    close(fd);
+    unlink(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -497,6 +545,7 @@ int main(void)
         cmocka_unit_test(qcow2__stale_refcounts_of_damaged_images),
         cmocka_unit_test(qcow2__every_bit_flipped),
         cmocka_unit_test(qcow2__cut_anywhere),
+        cmocka_unit_test(qcow2__stamps_have_backing_files),
         cmocka_unit_test(qcow2__backing_names),
         cmocka_unit_test(qcow2__backing_loop),
     };
