@@ -145,9 +145,9 @@ void host_ram_check_signal(int sig, const siginfo_t *info)
 
     if (sig != SIGBUS || info->si_code != BUS_ADRERR || !may_be_mapped(info->si_addr))
         return;
-    /* Several threads may meet it. */
+    /* Several threads may meet it: the others come no further. */
     while (__atomic_exchange_n(&said, 1, __ATOMIC_SEQ_CST))
-        host_yield();
+        continue;
     host_end();
     host_print_line(text, sizeof(text) - 1);
     _exit(125);
