@@ -166,7 +166,7 @@ static int plug(struct pc *pc, struct pc_plug *p, const struct control_call *cal
 {
     bool listening;
 
-    if (create_device(pc, p)) {
+    if (!p->text || create_device(pc, p)) {
         fail(call, 0, "cannot create %s: no memory or no threads for it", p->id);
         empty(p);
         return -ENOMEM;
@@ -426,7 +426,10 @@ int pc_plug_restore_net(struct pc *pc, struct pc_plug *p, const char *text, unsi
     if (!strstr(full, ",mac=") && strlen(full) + MAC_OPTION < NET_SPEC_MAX)
         net_add_mac(full, p->mac);
     p->text = strdup(full);
-    return 0;
+    if (p->text)
+        return 0;
+    snprintf(pc->err, pc->err_size, "out of memory");
+    return -ENOMEM;
 }
 
 int pc_plug_restore_devices(struct pc *pc)
