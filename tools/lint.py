@@ -60,6 +60,15 @@ def main():
         if r.stdout.strip():
             print(r.stdout.strip())
             bad = True
+    program = os.path.join(ROOT, 'build', 'trivisor')
+    if os.path.exists(page) and os.path.exists(program):
+        text = subprocess.run([program, 'help'], capture_output=True, text=True, check=False).stdout
+        with open(page, encoding='utf-8') as f:
+            described = set(re.findall(r'\w+', ' '.join(re.findall(r'^\.It Cm (.*)$', f.read(), re.M))))
+        for name in re.findall(r'^  (\w+) ', text.split('Commands:')[1], re.M):
+            if name not in described:
+                print(f'docs/man/trivisor.1.in: nothing about {name}')
+                bad = True
     sys.exit(1 if bad else 0)
 
 
