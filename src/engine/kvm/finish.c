@@ -259,8 +259,8 @@ bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit)
     }
     exit->kind = ENGINE_EXIT_UNSUPPORTED;
     snprintf(exit->text, sizeof(exit->text),
-             "engine kvm: KVM cannot emulate the instruction at rip %#llx:%s: %.80s",
-             (unsigned long long)rip, bytes,
+             "engine kvm: KVM cannot emulate the instruction at rip %#llx%s%s: %.80s",
+             (unsigned long long)rip, bytes[0] ? ":" : "", bytes,
              err         ? strerror(-err)
              : c->cannot ? c->cannot
                          : why);

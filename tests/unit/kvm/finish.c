@@ -194,12 +194,27 @@ static void finish__logs_the_walk(void **state)
     assert_int_equal(ram[0x5000 + 4 * 3], 0x67);
 }
 
+/* KVM may not know the bytes: a fetch from where there is no memory. */
+static void finish__says_what_it_cannot(void **state)
+{
+    struct engine_exit exit;
+
+    (void)state;
+    start((const u8 *)"", 0);
+    sregs.apic_base = KVM_APIC_BASE_EN | 0x30000;
+    sregs.cs.base = 0x30000;
+    assert_false(kvm_interp_one(&cpu, &exit));
+    assert_string_equal(exit.text, "engine kvm: KVM cannot emulate the instruction at rip 0: an "
+                                   "access to the local APIC");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finish__reads_rom),
         cmocka_unit_test(finish__logs_what_it_writes),
         cmocka_unit_test(finish__logs_the_walk),
+        cmocka_unit_test(finish__says_what_it_cannot),
     };
 
     return cmocka_run_group_tests_name("kvm-finish", tests, build, NULL);
