@@ -28,6 +28,22 @@ static char *finish(json_t *reply, size_t *len)
     return NULL;
 }
 
+/* Errors tell names of files, which may be no UTF-8, or were cut within a character: what is not
+ * ASCII becomes question marks then. */
+static json_t *error_text(const char *text)
+{
+    json_t *t = json_string(text);
+    char copy[ERROR_SIZE];
+    size_t n = strnlen(text, sizeof(copy) - 1);
+
+    if (t)
+        return t;
+    for (size_t i = 0; i < n; i++)
+        copy[i] = text[i] < 0 ? '?' : text[i];
+    copy[n] = 0;
+    return json_string(copy);
+}
+
 static char *refuse(json_t *id, const char *text, size_t *len)
 {
     json_t *reply = json_object();
@@ -35,7 +51,7 @@ static char *refuse(json_t *id, const char *text, size_t *len)
     if (id)
         json_object_set(reply, "id", id);
     json_object_set_new(reply, "ok", json_false());
-    json_object_set_new(reply, "error", json_string(text));
+    json_object_set_new(reply, "error", error_text(text));
     return finish(reply, len);
 }
 

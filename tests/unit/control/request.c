@@ -26,6 +26,14 @@ static int bad(void *opaque, const struct control_call *call)
     return -EIO;
 }
 
+/* The name of a file, cut within a character. */
+static int cut(void *opaque, const struct control_call *call)
+{
+    (void)opaque;
+    snprintf(call->err, call->err_size, "disk /a\xc3\xa9\xc3");
+    return -EIO;
+}
+
 static int endless(void *opaque, const struct control_call *call)
 {
     char *text = calloc(1, CONTROL_REPLY_MAX + 1);
@@ -37,8 +45,11 @@ static int endless(void *opaque, const struct control_call *call)
     return 0;
 }
 
-static const struct control_command commands[] = {
-    {"good", good, NULL}, {"bad", bad, NULL}, {"endless", endless, NULL}, {NULL, NULL, NULL}};
+static const struct control_command commands[] = {{"good", good, NULL},
+                                                  {"bad", bad, NULL},
+                                                  {"cut", cut, NULL},
+                                                  {"endless", endless, NULL},
+                                                  {NULL, NULL, NULL}};
 
 static void expect(const char *request, size_t n, const char *reply)
 {
@@ -71,6 +82,7 @@ static void failed(void **state)
     (void)state;
     EXPECT("{\"id\":-1,\"command\":\"bad\"}",
            "{\"id\":-1,\"ok\":false,\"error\":\"it did not work\"}");
+    EXPECT("{\"command\":\"cut\"}", REFUSED("disk /a???"));
     EXPECT("{\"id\":1,\"command\":\"endless\"}",
            "{\"id\":1,\"ok\":false,\"error\":\"the reply is too long\"}");
 }
@@ -102,7 +114,7 @@ static void not_requests(void **state)
     EXPECT("{\"command\":\"good\",\"id\":[]}", REFUSED("id is a string or an integer"));
     EXPECT("{\"command\":\"good\",\"id\":1.5}", REFUSED("id is a string or an integer"));
     EXPECT("{\"id\":3,\"command\":\"GOOD\"}",
-           "{\"id\":3,\"ok\":false,\"error\":\"there is no such command; there are good, bad, "
+           "{\"id\":3,\"ok\":false,\"error\":\"there is no such command; there are good, bad, cut, "
            "endless\"}");
     assert_int_equal(runs, 0);
 }
