@@ -131,6 +131,9 @@ int block_file_adopt(struct block_file *f, int fd, const char *path, bool readon
         return refuse(f, -EINVAL, err, err_size, "what came is neither a file nor a block device");
     if (readonly && (flags & O_ACCMODE) == O_RDONLY)
         wanted = O_RDONLY;
+    /* O_DIRECT: what is read here, its format to begin with, is not aligned to anything. */
+    if (flags & O_DIRECT)
+        return refuse(f, -EINVAL, err, err_size, "it was opened with O_DIRECT, which is not built");
     if ((flags & O_ACCMODE) != wanted || (flags & (O_APPEND | O_PATH)))
         return refuse(f, -EINVAL, err, err_size,
                       readonly ? "it was not opened for reading"

@@ -162,20 +162,25 @@ static void chain__descriptors_are_open_for_what_is_done(void **state)
         {"base.raw", O_WRONLY, false},  {"base.raw", O_RDWR | O_APPEND, false},
         {"base.raw", O_PATH, false},    {"base.raw,ro", O_RDONLY, true},
         {"base.raw,ro", O_RDWR, true},  {"base.raw,ro", O_WRONLY, false},
-        {"base.raw,ro", O_PATH, false},
+        {"base.raw,ro", O_PATH, false}, {"base.raw", O_RDWR | O_DIRECT, false},
     };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct block_spec s = spec_of(cases[i].options);
         struct block_chain c = {.fd = {open(s.path, cases[i].flags)}, .n = 1};
-        struct blockdev *b = block_adopt(&s, &c, err, sizeof(err));
+        struct blockdev *b;
+
+        if (c.fd[0] < 0 && cases[i].flags & O_DIRECT)
+            continue; /* the file system here has no such thing */
+        b = block_adopt(&s, &c, err, sizeof(err));
 
         assert_int_equal(!b, !cases[i].good);
         if (b)
             b->ops->close(b);
         else
-            assert_non_null(strstr(err, "was not opened for reading"));
+            assert_non_null(
+                strstr(err, cases[i].flags & O_DIRECT ? "O_DIRECT" : "was not opened for reading"));
         assert_int_equal(c.fd[0], -1);
     }
 }
