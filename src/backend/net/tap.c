@@ -128,13 +128,16 @@ int net_tap_start(const struct net_options *o, struct net_fds *f, char *err, siz
     return 0;
 }
 
-/* A character device, which a descriptor of /dev/net/tun is. */
-static bool is_device(int fd)
+/* A descriptor of /dev/net/tun after TUNSETIFF: of the character devices there are, it alone takes
+ * this. Another one could keep the event loop for ever, as could one that blocks. */
+static bool is_queue(int fd)
 {
+    int flags = fcntl(fd, F_GETFL);
     struct stat st;
 
     /* Not glibc's fstat, which a confined process may not call (newfstatat). */
-    return !syscall(SYS_fstat, fd, &st) && S_ISCHR(st.st_mode);
+    return flags >= 0 && !syscall(SYS_fstat, fd, &st) && S_ISCHR(st.st_mode) &&
+           !ioctl(fd, TUNSETOFFLOAD, 0ul) && !fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
 struct netdev *net_tap_adopt(const struct net_options *o, struct net_fds *f, char *err,
@@ -145,7 +148,7 @@ struct netdev *net_tap_adopt(const struct net_options *o, struct net_fds *f, cha
     bool good = t && f->n == o->queues;
 
     for (unsigned i = 0; i < f->n && good; i++)
-        good = is_device(f->fd[i]);
+        good = is_queue(f->fd[i]);
     if (!good) {
         snprintf(err, err_size, "--net tap=%s: %s", o->ifname,
                  t ? "what came with the request is not as many of its queues" : "out of memory");
@@ -164,7 +167,6 @@ struct netdev *net_tap_adopt(const struct net_options *o, struct net_fds *f, cha
     t->f.n.offloads = offloads;
     t->f.n.mtu = o->mtu;
     fdnet_init(&t->f, o->queues);
-    ioctl(t->f.queue[0].fd, TUNSETOFFLOAD, 0ul);
     for (unsigned i = 1; i < o->queues; i++)
         attach(&t->f, i, false);
     return &t->f.n;

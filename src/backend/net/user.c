@@ -58,18 +58,22 @@ static void ended(struct fdnet *f)
     log_error("net: the helper process has ended, the guest's link is down");
 }
 
-/* The helper ends when it sees the end of the socket, and its ports are free again when it has. */
+/* The helper ends when it sees the end of the socket, and its ports are free again when it has. One
+ * that sends and sends is waited for no longer than one that is silent. */
 static void close_user(struct fdnet *f)
 {
     struct user *u = container_of(f, struct user, f);
     struct pollfd p = {.fd = f->queue[0].fd, .events = POLLIN};
+    u64 end = host_monotonic_ns() + END_MS * 1000000ull, now;
+    bool ended = false;
     u8 rest[64];
 
     shutdown(p.fd, SHUT_WR);
-    while (poll(&p, 1, END_MS) > 0 && recv(p.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0)
-        ;
+    while (!ended && (now = host_monotonic_ns()) < end &&
+           poll(&p, 1, (int)((end - now) / 1000000) + 1) > 0)
+        ended = recv(p.fd, rest, sizeof(rest), MSG_DONTWAIT) <= 0;
     close(p.fd);
-    if (p.revents && u->pid)
+    if (ended && u->pid)
         while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     free(u);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -93,7 +97,7 @@ static void adopt__takes_nothing_else(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(specs); i++)
         for (unsigned n = 0; n <= 3; n++)
-            for (unsigned kind = 0; kind < 4; kind++) {
+            for (unsigned kind = 0; kind < 5; kind++) {
                 struct net_request r = {.spec = specs[i]};
                 struct net_fds f = {.n = n};
                 u8 mac[6];
@@ -102,18 +106,71 @@ static void adopt__takes_nothing_else(void **state)
                     f.fd[k] = kind == 0   ? open("/dev/null", O_RDWR)
                               : kind == 1 ? socket(AF_UNIX, SOCK_SEQPACKET, 0)
                               : kind == 2 ? memfd_create("f", 0)
+                              : kind == 3 ? open("/dev/net/tun", O_RDWR) /* no interface's */
                                           : -1;
                 err[0] = 0;
-                /* A character device is as much as is asked of a tap. */
-                if (kind == 0 && ((i == 1 && n == 1) || (i == 2 && n == 3))) {
-                    net_close(&f);
-                    continue;
-                }
                 assert_null(net_adopt(&r, &f, mac, err, sizeof(err)));
                 assert_true(err[0] && !strchr(err, '\n'));
                 net_close(&f);
             }
     assert_int_equal(open_files(), before);
+}
+
+/* Whoever opened it may not have thought of that: reading it must not keep the event loop. */
+static void adopt__lets_no_queue_block(void **state)
+{
+    struct net_request r = {.spec = "tap=t,mac=52:54:00:00:00:01"};
+    struct ifreq i = {.ifr_name = "tap%d", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    struct net_fds f = {.fd = {open("/dev/net/tun", O_RDWR)}, .n = 1};
+    int fd = f.fd[0];
+    struct netdev *n;
+    u8 mac[6];
+
+    (void)state;
+    if (fd < 0 || ioctl(fd, TUNSETIFF, &i)) {
+        net_close(&f);
+        skip(); /* not root's, or no such thing here */
+    }
+    n = net_adopt(&r, &f, mac, err, sizeof(err));
+    if (!n)
+        fail_msg("%s", err);
+    assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    n->ops->close(n);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
+static void *flood(void *fd)
+{
+    while (send(*(int *)fd, "x", 1, MSG_NOSIGNAL) == 1)
+        ;
+    return NULL;
+}
+
+/* The process that is a user network does not want to end: the machine goes on without it. */
+static void closing__is_not_for_ever(void **state)
+{
+    struct net_request r = {.spec = "user"};
+    u64 began = host_monotonic_ns();
+    struct net_fds f = {.n = 2};
+    int sv[2], messages[2];
+    struct netdev *n;
+    pthread_t thread;
+    u8 mac[6];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv), 0);
+    assert_int_equal(pipe(messages), 0);
+    f.fd[0] = sv[0];
+    f.fd[1] = messages[0];
+    n = net_adopt(&r, &f, mac, err, sizeof(err));
+    if (!n)
+        fail_msg("%s", err);
+    assert_int_equal(pthread_create(&thread, NULL, flood, &sv[1]), 0);
+    n->ops->close(n);
+    assert_true(host_monotonic_ns() - began < 20 * 1000000000ull);
+    pthread_join(thread, NULL);
+    close(sv[1]);
+    close(messages[1]);
 }
 
 static void tap__takes_its_options(void **state)
@@ -215,6 +272,8 @@ int main(void)
         cmocka_unit_test(user__takes_its_options),
         cmocka_unit_test(user__has_ports_of_its_own),
         cmocka_unit_test(adopt__takes_nothing_else),
+        cmocka_unit_test(adopt__lets_no_queue_block),
+        cmocka_unit_test(closing__is_not_for_ever),
         cmocka_unit_test(tap__takes_its_options),
         cmocka_unit_test(nonsense__is_refused),
         cmocka_unit_test(publish__is_taken_apart),
