@@ -280,6 +280,54 @@ def test_a_guest_that_does_not_listen(program, trivisor, blank, tmp_path):
     qemu_img('resize', '-f', 'raw', tmp_path / 'x', '32M')
 
 
+def any_descriptors(tmp_path):
+    """A descriptor of each kind that is none of a disk's or a network's."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(tmp_path / 'listening'))
+    listening.listen()
+    (tmp_path / 'empty').touch()
+    fds = [os.open(p, flags) for p, flags in ((tmp_path, os.O_RDONLY), (tmp_path / 'empty', os.O_RDWR),
+                                              ('/dev/zero', os.O_RDWR), ('/dev/null', os.O_RDWR),
+                                              ('/', os.O_PATH))]
+    return fds + [*os.pipe(), *os.openpty(), os.memfd_create('empty'), listening.detach(), os.eventfd(0)]
+
+
+def test_descriptors_of_any_kind(program, trivisor, runtime_dir, tmp_path):
+    """All are refused at once, nothing of them stays, and neither does a client that goes in the middle."""
+    p = subprocess.Popen([program, 'run', '--engine', 'bt', '-q', '--name', 'box', '-m', '4', '--serial', 'null',
+                          '-k', idle_kernel(tmp_path / 'idle')], stdin=subprocess.DEVNULL)
+    wait_for(lambda: 'box' in running(program))
+    pid = running(program)['box']
+    fds = any_descriptors(tmp_path)
+    threads, files = (len(os.listdir(f'/proc/{pid}/{what}')) for what in ('task', 'fd'))
+    name = '\u00e9' * 1000  # longer than an error: it is cut within a character, or beside one
+    requests = [{kind: text} for kind, text in (('disk', '/x'), ('disk', '/x,ro'), ('disk', '/x.qcow2'), ('disk', 'x'),
+                                                ('disk', '/' + name), ('disk', '/.' + name), ('net', 'user'),
+                                                ('net', 'tap=t,mac=52:54:00:00:00:01'),
+                                                ('net', 'tap=t,queues=2,mac=52:54:00:00:00:01'))]
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(LIMIT)
+        s.connect(str(runtime_dir / 'box.control'))
+        for request in requests:
+            line = json.dumps({'command': 'plug', **request}, ensure_ascii=False).encode() + b'\n'
+            for sent in [[], *([fd] for fd in fds), *([fd, fd] for fd in fds), fds, fds * 2, fds * 3]:
+                socket.send_fds(s, [line], sent)
+                reply = json.loads(s.makefile().readline())
+                assert not reply['ok'] and reply['error'], (request, sent)
+        # Not whole, and gone.
+        for n in range(20):
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(str(runtime_dir / 'box.control'))
+                socket.send_fds(other, [line[:n]] if n else [b'\n'], fds)
+    wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) == files)
+    assert len(os.listdir(f'/proc/{pid}/task')) == threads
+    assert devices(trivisor) == {}
+    trivisor('kill', 'box')
+    p.wait()
+    for fd in fds:
+        os.close(fd)
+
+
 def ejector():
     """A Linux program that writes all ones to the register that ejects."""
     code = bytes.fromhex('b8ac000000 bf03000000 0f05'  # iopl(3)
