@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The log's sink, failed CHECKs, and the last things done before the process ends. */
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,11 @@
 #include "host/ram.h"
 
 #define END_HOOKS_MAX 8
+
+/* Of malloc, at most. glibc, when it is not told how many, asks for the number of CPUs as soon as
+ * threads have more than eight (malloc/arena.c, arena_get2): in a file that a confined process may
+ * not open. */
+#define ARENAS 8
 
 static enum log_level log_limit = LOG_WARN;
 static void (*end_hooks[END_HOOKS_MAX])(void);
@@ -131,6 +137,7 @@ void host_init(enum log_level level)
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};
     struct sigaction sa = {.sa_sigaction = on_fatal_signal};
 
+    mallopt(M_ARENA_MAX, ARENAS);
     host_clock_begin();
     log_limit = level;
     log_set_sink(log_to_stderr);

@@ -280,6 +280,23 @@ def test_a_guest_that_does_not_listen(program, trivisor, blank, tmp_path):
     qemu_img('resize', '-f', 'raw', tmp_path / 'x', '32M')
 
 
+def test_many_disks_at_work(guest, trivisor, program, tmp_path):
+    """Each has threads that allocate: more of them than malloc gives arenas without looking where it may not."""
+    images = [tmp_path / f'{i}.qcow2' for i in range(10)]
+    for i in images:
+        qemu_img('create', '-q', '-f', 'qcow2', i, '16M')
+    g = guest(*(word for i in images[:4] for word in ('-d', i)), cpus=2)
+    for i in images[4:]:
+        trivisor('plug', 'box', '-d', i)
+    appears(g, '/dev/vdj')
+    g.run('for d in a b c d e f g h i j; do for k in 0 1; do dd if=/dev/zero of=/dev/vd$d bs=64k seek=$((k*64)) '
+          'count=4 oflag=direct conv=fsync 2>/dev/null & done; done; wait')
+    assert 'box' in running(program)
+    trivisor('kill', 'box')
+    for i in images:
+        qemu_img('check', '-q', i)
+
+
 def any_descriptors(tmp_path):
     """A descriptor of each kind that is none of a disk's or a network's."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
