@@ -336,7 +336,8 @@ def test_descriptors_of_any_kind(program, trivisor, runtime_dir, tmp_path):
             with socket.socket(socket.AF_UNIX) as other:
                 other.connect(str(runtime_dir / 'box.control'))
                 socket.send_fds(other, [line[:n]] if n else [b'\n'], fds)
-    wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) == files)
+    # At first there may have been the connection of whoever asked what runs.
+    wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) <= files)
     assert len(os.listdir(f'/proc/{pid}/task')) == threads
     assert devices(trivisor) == {}
     trivisor('kill', 'box')
