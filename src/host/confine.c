@@ -125,10 +125,45 @@ static int confine_threads(void)
     return err ? err : __atomic_load_n(&all.error, __ATOMIC_RELAXED);
 }
 
+/* Below the size from which malloc maps memory, together above that from which it gives back. */
+#define PIECE 100000
+#define PIECES 4
+
+static void give_back(void *unused)
+{
+    void *volatile piece[PIECES];
+
+    (void)unused;
+    for (unsigned i = 0; i < PIECES; i++)
+        piece[i] = malloc(PIECE);
+    for (unsigned i = PIECES; i--;)
+        free(piece[i]);
+}
+
+/*
+ * glibc's malloc, when the first of a thread's memory is given back, looks into
+ * /proc/sys/vm/overcommit_memory and remembers what it found (malloc-sysdep.h,
+ * check_may_shrink_heap). That must not come after the filter.
+ */
+static int let_malloc_look(void)
+{
+    struct host_thread *t;
+    int err = host_thread_create(&t, "malloc", give_back, NULL);
+
+    if (!err)
+        host_thread_join(t);
+    return err;
+}
+
 int host_confine(const struct sandbox_spec *spec, char *err, size_t err_size)
 {
     struct rlimit none = {0, 0};
-    int r;
+    int r = let_malloc_look();
+
+    if (r) {
+        snprintf(err, err_size, "cannot create a thread: %s", strerror(-r));
+        return r;
+    }
 
     if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) {
         snprintf(err, err_size, "cannot give up core files: %s", strerror(errno));

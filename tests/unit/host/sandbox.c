@@ -542,6 +542,42 @@ static void sandbox__helper_does_not_get_guest_memory(void **state)
     host_ram_free(&ram);
 }
 
+static struct host_event begin, end;
+static void *volatile held[20];
+
+static void allocate(void *unused)
+{
+    (void)unused;
+    host_event_wait(&begin, UINT64_MAX);
+    for (size_t i = 0; i < ARRAY_SIZE(held); i++)
+        held[i] = malloc(65536);
+    host_event_set(&end);
+    host_event_wait(&begin, UINT64_MAX);
+}
+
+/* What a thread has allocated is given back: malloc does not look for how that is done here. */
+static void sandbox__memory_of_threads_is_given_back(void **state)
+{
+    pid_t pid = fork();
+    int status;
+
+    (void)state;
+    if (pid == 0) {
+        struct host_thread *t;
+
+        if (host_thread_create(&t, "allocates", allocate, NULL))
+            _exit(UNCONFINED);
+        confine(&strict);
+        host_event_set(&begin);
+        host_event_wait(&end, UINT64_MAX);
+        for (size_t i = 0; i < ARRAY_SIZE(held); i++)
+            free(held[i]);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -551,6 +587,7 @@ int main(void)
         cmocka_unit_test(sandbox__names_the_call),
         cmocka_unit_test(sandbox__permits_ordinary_life),
         cmocka_unit_test(sandbox__every_thread_gives_up_its_rights),
+        cmocka_unit_test(sandbox__memory_of_threads_is_given_back),
         cmocka_unit_test(sandbox__landlock_denies_files),
         cmocka_unit_test(sandbox__landlock_denies_signals),
         cmocka_unit_test(sandbox__inherited_descriptors_are_closed),
