@@ -62,8 +62,10 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     case KVM_GET_MP_STATE:
         memset(arg, 0, sizeof(struct kvm_mp_state)); /* runnable */
         return 0;
-    case KVM_GET_XSAVE:
     case KVM_GET_XCRS:
+        memset(arg, 0, sizeof(struct kvm_xcrs)); /* none */
+        return 0;
+    case KVM_GET_XSAVE:
     case KVM_GET_MSRS:
     case KVM_SET_XSAVE:
     case KVM_SET_XCRS:
