@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/char/console.h"
 #include "base/log.h"
 #include "board/acpi.h"
 #include "board/dump.h"
@@ -208,6 +209,15 @@ static int set_start_state(struct pc *pc)
     return r ? fail(pc, "engine %s: the start state: %s", pc->vm.engine->name, strerror(-r)) : 0;
 }
 
+/* Whoever waits for the machine hears that it runs, now that nothing of the user's can be wrong any
+ * more. */
+static void tell_ready(struct pc *pc)
+{
+    console_ready(pc->console);
+    if (pc->hvc)
+        console_ready(pc->hvc);
+}
+
 static int build(struct pc *pc)
 {
     struct x86_vcpu_state *s = &pc->start;
@@ -240,8 +250,6 @@ static int build(struct pc *pc)
     r = create_vcpus(pc, s);
     if (!r && !pc->ends.saved)
         r = load(pc, s);
-    /* Whoever waits for the machine is told here that it runs, when nothing of the user's can be
-     * wrong any more. */
     if (!r)
         r = pc_create_devices(pc);
     if (r)
@@ -254,7 +262,10 @@ static int build(struct pc *pc)
         if (!pc->gdb)
             return -EINVAL;
     }
-    return pc_open_control(pc);
+    r = pc_open_control(pc);
+    if (!r)
+        tell_ready(pc);
+    return r;
 }
 
 struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char *err,

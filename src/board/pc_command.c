@@ -84,6 +84,7 @@ int pc_command_create(struct pc *pc, struct device *irq)
         terminal = console_open(&pc->vm, &console, pc->err, pc->err_size);
         if (!terminal)
             return -EINVAL;
+        console_ready(terminal);
     }
     pc->command = command_open(&pc->vm, terminal, pc->err, pc->err_size);
     if (!pc->command) {

@@ -273,7 +273,7 @@ static int check_disks(struct pc *pc)
         if (b->ops->stamp(b, &now) || now.size != file || now.changed_ns != ns)
             return fail(pc,
                         "disk %s was written to after the machine was saved; given with --disk it "
-                        "is taken all the same",
+                        "is taken as it is, for better or worse",
                         pc->cfg->disk.item[i]);
     }
     return in.error || in.pos != in.cap ? no_state(pc, "the disks") : 0;

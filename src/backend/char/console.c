@@ -289,7 +289,6 @@ static int open_sockets(struct console *h, const struct console_config *cfg, cha
         if (c) {
             c->owner = true;
             c->live = 0;
-            greet(c);
         } else {
             close(cfg->terminal_fd);
             r = -ENOMEM;
@@ -331,6 +330,19 @@ struct chardev *console_open(struct vm *vm, const struct console_config *cfg, ch
         return NULL;
     }
     return &h->c;
+}
+
+void console_ready(struct chardev *chr)
+{
+    struct console *h = container_of(chr, struct console, c);
+
+    vm_lock(h->vm);
+    for_each_client(h, c)
+    {
+        if (c->owner && !c->gone)
+            greet(c);
+    }
+    vm_unlock(h->vm);
 }
 
 size_t console_last_words(const struct chardev *c, char *out, size_t max)

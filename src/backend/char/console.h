@@ -29,6 +29,10 @@ struct console_config {
 struct chardev *console_open(struct vm *vm, const struct console_config *cfg, char *err,
                              size_t err_size);
 
+/* The machine is built and will run: the process that holds its terminal is told, and if it is to
+ * leave the machine alone then, it does. Once, before vCPUs run. */
+void console_ready(struct chardev *c);
+
 /* The last output, up to max bytes, from the beginning of a line if one is in it. Returns how many
  * are in out. */
 size_t console_last_words(const struct chardev *c, char *out, size_t max);
