@@ -69,6 +69,10 @@ def main():
             if name not in described:
                 print(f'docs/man/trivisor.1.in: nothing about {name}')
                 bad = True
+        text = subprocess.run([program, 'help', 'run'], capture_output=True, text=True, check=False).stdout
+        if re.search(r'be repeated[^-]*?be repeated', text):
+            print('src/config/options.c: an option that says twice that it may be repeated')
+            bad = True
     sys.exit(1 if bad else 0)
 
 

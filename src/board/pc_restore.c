@@ -249,12 +249,15 @@ static int restore_clock(struct pc *pc)
 static int check_disks(struct pc *pc)
 {
     struct stream in;
+    u32 saved;
 
     if (!snapshot_section(pc->ends.saved->file, SAVE_DISKS, 0, &in) ||
         stream_get_u16(&in) != SAVE_VERSION)
         return no_state(pc, "the disks");
-    if (stream_get_u32(&in) != pc_disk_count(pc))
-        return fail(pc, "the machine has not as many disks as were saved");
+    saved = stream_get_u32(&in);
+    if (saved != pc_disk_count(pc))
+        return fail(pc, "the machine was saved with %u disk(s), and %u are given", saved,
+                    pc_disk_count(pc));
     for (unsigned i = 0; i < pc_disk_count(pc); i++) {
         struct blockdev *b = pc_disk_dev(pc, i);
         u64 size = stream_get_u64(&in), file = stream_get_u64(&in), ns = stream_get_u64(&in);

@@ -306,7 +306,7 @@ const struct option_row config_options[] = {
      .check = check_share,
      .saved = OPTION_BEHIND,
      .of_host = any_of_host,
-     .help = "Share the directory HOST with the guest; may be repeated. GUEST, up to 36 bytes, is "
+     .help = "Share the directory HOST with the guest. GUEST, up to 36 bytes, is "
              "the guest's name for it: mount -t virtiofs GUEST DIR. A path such as /mnt/src is a "
              "good one, to be mounted there. ro: the guest cannot change anything in it. Files "
              "belong to the user who runs this program, who must be able to reach them; links "
@@ -342,7 +342,7 @@ const struct option_row config_options[] = {
              "none. After commas, for both: mac=ADDRESS, mtu=BYTES; for user: net=ADDRESS/BITS, "
              "dns=ADDRESS (the name server the guest is told), hostname=NAME, restrict=on (the "
              "guest reaches nothing, published ports work), publish=PORT (as --publish, for this "
-             "network); for tap: queues=N. May be repeated."},
+             "network); for tap: queues=N."},
     {.name = "publish",
      .letter = 'p',
      .type = OPTION_LIST,
@@ -352,8 +352,7 @@ const struct option_row config_options[] = {
      .saved = OPTION_BEHIND,
      .help = "Lets the host's port lead to the guest's: [udp:][HOSTADDRESS:]HOSTPORT:GUESTPORT, "
              "such as 2222:22 or 127.0.0.1:8080:80. Without an address on all of the host's. Goes "
-             "with the first user network, and makes one when no --net is given. May be "
-             "repeated."},
+             "with the first user network, and makes one when no --net is given."},
     {.name = "vsock",
      .type = OPTION_STRING,
      .field = FIELD(vsock),
@@ -398,7 +397,7 @@ const struct option_row config_options[] = {
          "A channel between a program in the guest, which opens /dev/virtio-ports/NAME, and one "
          "on the host. WHERE is unix:PATH (a socket that listens there, for one at a time), "
          "stdio, null, or file:PATH (output only, the file is overwritten). Nothing is lost "
-         "when one side is slow. May be repeated, 8 times at most."},
+         "when one side is slow. 8 of them at most."},
     {.name = "virtio-without",
      .type = OPTION_STRING,
      .field = FIELD(virtio_without),

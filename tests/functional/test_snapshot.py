@@ -179,6 +179,11 @@ def test_a_machine_that_goes_on_leaves_its_disk_alone(machine, tmp_path, disk, p
         assert r.returncode == 125 and not r.stdout
         assert re.fullmatch(r'trivisor: .*box\.vm: disk .*disk\.img was written to after the machine was saved; '
                             r'given with --disk it is taken as it is, for better or worse\n', r.stderr)
+    shutil.copy(disk, tmp_path / 'second.img')
+    r = subprocess.run([program, 'restore', tmp_path / 'box.vm', '-d', disk, '-d', tmp_path / 'second.img'],
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    assert r.returncode == 125
+    assert r.stderr.endswith('box.vm: the machine was saved with 1 disk(s), and 2 are given\n'), r.stderr
 
 
 def test_clones_with_disks_of_their_own(machine, tmp_path, disk, program):
