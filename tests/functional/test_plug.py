@@ -121,7 +121,7 @@ def test_a_disk_comes_and_goes(guest, trivisor, program, blank):
         # All is over by then: files, locks, threads.
         assert sha(image) == out.split()[-2]
         qemu_img('resize', '-f', 'raw', image, str(BLANK))
-        assert len(os.listdir(f'/proc/{pid}/task')) == threads
+        assert len(os.listdir(f'/proc/{pid}/task')) <= threads
         wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) == files)  # clients' connections
         is_gone(g, '/dev/vdb')
         assert set(devices(trivisor)) == {'disk0'}
@@ -316,7 +316,6 @@ def test_descriptors_of_any_kind(program, trivisor, runtime_dir, tmp_path):
     wait_for(lambda: 'box' in running(program))
     pid = running(program)['box']
     fds = any_descriptors(tmp_path)
-    threads, files = (len(os.listdir(f'/proc/{pid}/{what}')) for what in ('task', 'fd'))
     name = '\u00e9' * 1000  # longer than an error: it is cut within a character, or beside one
     requests = [{kind: text} for kind, text in (('disk', '/x'), ('disk', '/x,ro'), ('disk', '/x.qcow2'), ('disk', 'x'),
                                                 ('disk', '/' + name), ('disk', '/.' + name), ('net', 'user'),
@@ -325,6 +324,10 @@ def test_descriptors_of_any_kind(program, trivisor, runtime_dir, tmp_path):
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(LIMIT)
         s.connect(str(runtime_dir / 'box.control'))
+        # An answer comes from a machine that has all its threads.
+        s.sendall(b'{"command": "status"}\n')
+        assert json.loads(s.makefile().readline())['ok']
+        threads, files = (len(os.listdir(f'/proc/{pid}/{what}')) for what in ('task', 'fd'))
         for request in requests:
             line = json.dumps({'command': 'plug', **request}, ensure_ascii=False).encode() + b'\n'
             for sent in [[], *([fd] for fd in fds), *([fd, fd] for fd in fds), fds, fds * 2, fds * 3]:
@@ -336,9 +339,9 @@ def test_descriptors_of_any_kind(program, trivisor, runtime_dir, tmp_path):
             with socket.socket(socket.AF_UNIX) as other:
                 other.connect(str(runtime_dir / 'box.control'))
                 socket.send_fds(other, [line[:n]] if n else [b'\n'], fds)
-    # At first there may have been the connection of whoever asked what runs.
-    wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) <= files)
-    assert len(os.listdir(f'/proc/{pid}/task')) == threads
+    # The connection above has gone, and so may have that of whoever asked what runs.
+    wait_for(lambda: len(os.listdir(f'/proc/{pid}/fd')) < files)
+    assert len(os.listdir(f'/proc/{pid}/task')) <= threads
     assert devices(trivisor) == {}
     trivisor('kill', 'box')
     p.wait()
