@@ -27,13 +27,16 @@
 /* Threads answer at once; one that does not within five seconds never will. */
 #define ANSWER_POLL_NS 50000
 #define ANSWER_POLLS 100000u
+#define THREADS_MAX 1024
 
 /* What the signal's handler is to do, and what came of it. */
 static struct {
     u64 caps;    /* to keep */
     int ruleset; /* -1: no Landlock */
-    u32 answers; /* atomic */
-    int error;   /* atomic: of the thread that failed last */
+    int tid[THREADS_MAX];
+    u8 answered[THREADS_MAX]; /* atomic */
+    int n;                    /* atomic */
+    int error;                /* atomic: of the thread that failed last */
 } all;
 
 /* Of the calling thread; async-signal-safe. */
@@ -71,21 +74,23 @@ static int confine_thread(void)
 
 static void on_order(int sig)
 {
-    int saved_errno = errno, err = confine_thread();
+    int saved_errno = errno, err = confine_thread(), tid = (int)syscall(SYS_gettid);
 
     (void)sig;
     if (err)
         __atomic_store_n(&all.error, err, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&all.answers, 1, __ATOMIC_RELEASE);
+    for (int i = 0; i < __atomic_load_n(&all.n, __ATOMIC_ACQUIRE); i++)
+        if (all.tid[i] == tid)
+            __atomic_store_n(&all.answered[i], 1, __ATOMIC_RELEASE);
     errno = saved_errno;
 }
 
-/* Sends the order to every thread but this one. Their number, or -errno. */
+/* Sends the order to every thread but this one. 0 or -errno. */
 static int order_threads(int sig)
 {
     DIR *d = opendir("/proc/self/task");
     const struct dirent *e;
-    int me = (int)syscall(SYS_gettid), n = 0, err = 0;
+    int me = (int)syscall(SYS_gettid), err = 0;
 
     if (!d)
         return -errno;
@@ -94,29 +99,45 @@ static int order_threads(int sig)
 
         if (tid <= 0 || tid == me)
             continue;
-        if (syscall(SYS_tgkill, getpid(), tid, sig) == 0)
-            n++;
-        else if (errno != ESRCH)
+        if (all.n == THREADS_MAX) {
+            err = -E2BIG;
+            break;
+        }
+        all.tid[all.n] = tid;
+        __atomic_store_n(&all.n, all.n + 1, __ATOMIC_RELEASE);
+        if (syscall(SYS_tgkill, getpid(), tid, sig) && errno != ESRCH)
             err = -errno;
     }
     closedir(d);
-    return err ? err : n;
+    return err;
+}
+
+/* Every thread has answered, or is no more: one that was about to end takes no signal. */
+static bool all_have(void)
+{
+    for (int i = 0; i < all.n; i++)
+        if (!__atomic_load_n(&all.answered[i], __ATOMIC_ACQUIRE) &&
+            !syscall(SYS_tgkill, getpid(), all.tid[i], 0))
+            return false;
+    return true;
 }
 
 static int confine_threads(void)
 {
     struct sigaction sa = {.sa_handler = on_order, .sa_flags = SA_RESTART}, old;
     struct timespec nap = {.tv_nsec = ANSWER_POLL_NS};
-    int sig = SIGRTMIN, n, err;
+    int sig = SIGRTMIN, err;
 
-    all.answers = 0;
+    memset(all.answered, 0, sizeof(all.answered));
+    all.n = 0;
     all.error = 0;
     sigemptyset(&sa.sa_mask);
     if (sigaction(sig, &sa, &old))
         return -errno;
-    n = order_threads(sig);
-    err = n < 0 ? n : confine_thread();
-    for (unsigned i = 0; n > 0 && __atomic_load_n(&all.answers, __ATOMIC_ACQUIRE) < (u32)n; i++) {
+    err = order_threads(sig);
+    if (!err)
+        err = confine_thread();
+    for (unsigned i = 0; !err && !all_have(); i++) {
         if (i == ANSWER_POLLS)
             return -ETIMEDOUT; /* the handler stays: an answer may still come */
         nanosleep(&nap, NULL);

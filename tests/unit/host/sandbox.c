@@ -543,6 +543,38 @@ static void sandbox__helper_does_not_get_guest_memory(void **state)
 }
 
 static struct host_event begin, end;
+
+static void end_late(void *unused)
+{
+    sigset_t all;
+
+    (void)unused;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    host_event_set(&end);
+    usleep(200000);
+}
+
+/* As one that is about to end: it takes no signal any more. */
+static void sandbox__a_thread_that_ends_meanwhile(void **state)
+{
+    pid_t pid = fork();
+    int status;
+
+    (void)state;
+    if (pid == 0) {
+        struct host_thread *t;
+
+        if (host_thread_create(&t, "ends", end_late, NULL))
+            _exit(1);
+        host_event_wait(&end, UINT64_MAX);
+        confine(&strict);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 static void *volatile held[20];
 
 static void allocate(void *unused)
@@ -587,6 +619,7 @@ int main(void)
         cmocka_unit_test(sandbox__names_the_call),
         cmocka_unit_test(sandbox__permits_ordinary_life),
         cmocka_unit_test(sandbox__every_thread_gives_up_its_rights),
+        cmocka_unit_test(sandbox__a_thread_that_ends_meanwhile),
         cmocka_unit_test(sandbox__memory_of_threads_is_given_back),
         cmocka_unit_test(sandbox__landlock_denies_files),
         cmocka_unit_test(sandbox__landlock_denies_signals),
