@@ -251,7 +251,7 @@ def test_bad_files_get_one_line(machine, tmp_path, program, disk):
     assert 'started already' in refused('-k', 'vmlinuz', path=good)
     with open(tmp_path / 'other.img', 'wb') as f:
         f.truncate(1 << 20)
-    assert 'as many disks' in refused('-d', str(disk), '-d', str(tmp_path / 'other.img'), path=good)
+    assert 'saved with 1 disk(s), and 2 are given' in refused('-d', str(disk), '-d', str(tmp_path / 'other.img'), path=good)
     assert 'it had 16777216' in refused('-d', str(tmp_path / 'other.img'), path=good)
     # Nothing of all that has touched it.
     m.restore(good).go_on()
