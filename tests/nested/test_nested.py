@@ -47,7 +47,8 @@ exit $status""".replace('TICKS', TICKS).replace('LINUX', LINUX)
 PLUGGED = ('/sbin/modprobe virtio_pci; /sbin/modprobe virtio_blk; for i in 1 2; do echo ready $i; '
            'while [ ! -e /dev/vda ]; do usleep 100000; done; dd if=/dev/urandom of=/tmp/x bs=64k count=16 2>/dev/null; '
            'dd if=/tmp/x of=/dev/vda bs=64k conv=fsync 2>/dev/null; dd if=/dev/vda of=/dev/null bs=1k count=500 iflag=direct; '
-           'sha256sum < /tmp/x; echo done $i; while [ -e /dev/vda ]; do usleep 100000; done; done')
+           # The disk goes before its ejection has come to an end.
+           'sha256sum < /tmp/x; echo done $i; while [ -e /dev/vda ]; do usleep 100000; done; done; sleep 5')
 PLUG = """
 a=quiet; r='PLUGGED'; o='--name q -q -c 2 -i /bin/virtio.img --stats'
 export XDG_RUNTIME_DIR=/tmp
