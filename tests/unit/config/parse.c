@@ -9,7 +9,9 @@
 static struct config c;
 static char err[256];
 
-static int parse(const char *line)
+typedef int parser(struct config *c, int argc, char **argv, char *err, size_t err_size);
+
+static int parse_by(parser *fn, const char *line)
 {
     static char copy[512];
     char *argv[32];
@@ -20,7 +22,12 @@ static int parse(const char *line)
         argv[argc++] = w;
     config_defaults(&c);
     err[0] = 0;
-    return config_parse(&c, argc, argv, err, sizeof(err));
+    return fn(&c, argc, argv, err, sizeof(err));
+}
+
+static int parse(const char *line)
+{
+    return parse_by(config_parse, line);
 }
 
 static void config__defaults_come_from_the_table(void **state)
@@ -367,16 +374,7 @@ static void config__saved_options_are_not_trusted(void **state)
 
 static int plug(const char *line)
 {
-    static char copy[512];
-    char *argv[32];
-    int argc = 0;
-
-    strcpy(copy, line);
-    for (char *w = strtok(copy, " "); w; w = strtok(NULL, " "))
-        argv[argc++] = w;
-    config_defaults(&c);
-    err[0] = 0;
-    return config_parse_plug(&c, argc, argv, err, sizeof(err));
+    return parse_by(config_parse_plug, line);
 }
 
 static void config__what_can_be_plugged(void **state)
