@@ -358,6 +358,36 @@ TEST(acpi__madt_names_this_cpu_and_an_ioapic)
     CHECK(io);
 }
 
+/* MultiProcessor Specification 1.4, for systems that do not read ACPI tables. */
+TEST(mp_table__names_this_cpu_and_an_ioapic)
+{
+    static const u8 size[] = {20, 8, 8, 8, 8};
+    const u8 *t = NULL, *p;
+    bool me = false, io = false;
+    u32 pins = 0;
+
+    for (u32 at = 0xf0000; at < 0x100000 && !t; at += 16)
+        if (!memcmp((const void *)(uptr)at, "_MP_", 4) && !sum((const u8 *)(uptr)at, 16))
+            t = (const u8 *)(uptr) * (const u32 *)(uptr)(at + 4);
+    REQUIRE(t != NULL);
+    CHECK_EQ(memcmp(t, "PCMP", 4), 0);
+    CHECK_EQ(sum(t, *(const u16 *)(t + 4)), 0);
+    CHECK_EQ(*(const u32 *)(t + 36), 0xfee00000);
+    p = t + 44;
+    for (unsigned i = 0; i < *(const u16 *)(t + 34); i++, p += size[p[0]]) {
+        REQUIRE(p[0] < sizeof(size));
+        if (p[0] == 0 && p[1] == apic_my_id() && (p[3] & 3) == 3)
+            me = true;
+        if (p[0] == 2 && *(const u32 *)(p + 4) == 0xfec00000 && p[3] & 1)
+            io = true;
+        if (p[0] == 3 && p[1] == 0) /* INT */
+            pins++;
+    }
+    CHECK(me);
+    CHECK(io);
+    CHECK(pins >= 8); /* of ISA alone */
+}
+
 TEST(i8042__answers)
 {
     if (inb(0x64) == 0xff)

@@ -74,6 +74,15 @@ TEST(int__through_the_vector_table)
     CHECK_EQ(o16(6) & (F_IF | F_CF), F_IF | F_CF); /* IRET brought them back */
 }
 
+TEST(int__what_a_bios_would_answer)
+{
+    T(t_bios_calls);
+    CHECK_EQ(out[0], 0xffff0000 | 639); /* KiB of conventional memory */
+    CHECK_EQ(o8(5), 0x86);              /* not supported */
+    CHECK_EQ(o16(6) & F_CF, F_CF);
+    CHECK_EQ(o16(8), 639);
+}
+
 #define FAULT(fn)                                                                                  \
     T(fn);                                                                                         \
     CHECK_EQ(o16(2), o16(4));                                                                      \

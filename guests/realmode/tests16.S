@@ -109,6 +109,20 @@ FN t_int_iret
     movw %sp, out + 16
     iret
 
+FN t_bios_calls
+    movl $0xffffffff, %eax
+    int $0x12
+    movl %eax, out
+    clc
+    movw $0xeeee, %ax /* no such function */
+    int $0x15
+    movw %ax, out + 4
+    pushf
+    popw out + 6
+    movw 0x413, %ax
+    movw %ax, out + 8
+    ret
+
 /* Faults: the saved IP is the instruction's own. out: vector, ip, expected ip, sp difference. */
     .macro CATCH v
     IVT \v, caught

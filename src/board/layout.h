@@ -6,7 +6,7 @@
 /* Conventional memory ends where the extended BIOS data area would begin; nothing is at VGA's
  * place; where adapters would have ROMs there is RAM without anything in it: kernels search it for
  * signatures (Linux for an iBFT, 16,384 reads), each of which is an exit where there is nothing.
- * The BIOS area behind it holds the ACPI tables. */
+ * The BIOS area behind it holds the ACPI and MP tables. */
 #define LAYOUT_EBDA 0x9fc00ull
 #define LAYOUT_VGA 0xa0000ull
 #define LAYOUT_ROMS 0xc0000ull
@@ -15,7 +15,12 @@
 /* The generation ID has the last page of the BIOS area to itself (Microsoft's specification wants
  * no memory of the guest's in it). src/board/dsdt.asl has the same address. */
 #define LAYOUT_VMGENID 0xff000ull
-#define LAYOUT_ACPI_SIZE (LAYOUT_VMGENID - LAYOUT_BIOS)
+#define LAYOUT_ACPI_SIZE 0x10000ull
+/* The MP tables are looked for in the BIOS area's upper half. */
+#define LAYOUT_MP 0xf0000ull
+#define LAYOUT_MP_SIZE (LAYOUT_BIOS_CALLS - LAYOUT_MP)
+/* The code that real mode's interrupt vectors lead to. */
+#define LAYOUT_BIOS_CALLS 0xfe000ull
 #define LAYOUT_1M 0x100000ull
 
 /* RAM up to here, the rest from 4 GiB on. The hole holds what follows. */

@@ -13,6 +13,7 @@
 #include "board/engines.h"
 #include "board/host_cpu.h"
 #include "board/layout.h"
+#include "board/legacy.h"
 #include "board/load.h"
 #include "board/pc.h"
 #include "board/pc_priv.h"
@@ -171,6 +172,10 @@ static int load(struct pc *pc, struct x86_vcpu_state *s)
                         (unsigned)cfg->cpus);
     if (!b.rsdp)
         return fail(pc, "no room for the ACPI tables");
+    legacy_bios(pc->ram.ptr);
+    if (legacy_mp_table((u8 *)pc->ram.ptr + LAYOUT_MP, LAYOUT_MP_SIZE, LAYOUT_MP, &pc->vm.cpu_model,
+                        (unsigned)cfg->cpus))
+        return fail(pc, "no room for the MP tables");
     if (cfg->kernel) {
         r = pc_command_boot(pc, &b);
         return r ? r : load_kernel(&b, cfg->kernel);
