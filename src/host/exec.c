@@ -15,6 +15,7 @@
 #include "host/ram.h"
 
 #define HUGE_FROM (4u << 20)
+#define SPARSE_FROM (1u << 20)
 #define ALT_STACK_SIZE (64 * 1024)
 #define KICK_SIGNAL SIGUSR1
 
@@ -26,9 +27,12 @@ void *host_zalloc(u64 size)
 
     if (p == MAP_FAILED)
         return NULL;
-    /* Look-ups in large tables miss the TLB each time with small pages. */
+    /* Look-ups in large tables miss the TLB each time with small pages. Others are sparse: where
+     * the kernel joins them with their neighbours it could give 2 MiB for a byte. */
     if (size >= HUGE_FROM)
         madvise(p, size + 4096, MADV_HUGEPAGE);
+    else if (size >= SPARSE_FROM)
+        madvise(p, size + 4096, MADV_NOHUGEPAGE);
     memcpy(p, &size, sizeof(size));
     return p + 4096;
 }

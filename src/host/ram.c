@@ -103,11 +103,11 @@ int host_ram_map(struct host_ram *r, u64 off, u64 len, int fd, u64 at)
  * memory or swapped out. */
 #define PAGEMAP_THERE (BIT64(63) | BIT64(62))
 #define PAGEMAP_FEW 16
-#define PAGEMAP_MANY 4096
+#define PAGEMAP_MANY 1024
 
 u64 host_ram_next_used(const struct host_ram *r, u64 off)
 {
-    static _Thread_local u64 entry[PAGEMAP_MANY];
+    u64 entry[PAGEMAP_MANY];
     u64 n = PAGEMAP_FEW;
 
     while (off < r->size) {

@@ -7,6 +7,13 @@
 
 #include "core/host.h"
 
+/*
+ * Far more than our threads need (no frame of ours has 64 KiB, and nothing recurses deeply), and
+ * less than a large page: in the library's 8 MiB the kernel finds room for one, and may give 2 MiB
+ * to a thread that touched one page.
+ */
+#define STACK_SIZE (1ul << 20)
+
 struct host_thread {
     pthread_t id;
     char name[16];
@@ -26,6 +33,7 @@ static void *start(void *opaque)
 int host_thread_create(struct host_thread **out, const char *name, void (*fn)(void *), void *arg)
 {
     struct host_thread *t = calloc(1, sizeof(*t));
+    pthread_attr_t attr;
     int err;
 
     if (!t)
@@ -33,7 +41,10 @@ int host_thread_create(struct host_thread **out, const char *name, void (*fn)(vo
     strncpy(t->name, name, sizeof(t->name) - 1);
     t->fn = fn;
     t->arg = arg;
-    err = pthread_create(&t->id, NULL, start, t);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_SIZE);
+    err = pthread_create(&t->id, &attr, start, t);
+    pthread_attr_destroy(&attr);
     if (err) {
         free(t);
         return -err;

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -105,7 +104,7 @@ static void flush(struct output *o)
 int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner)
 {
     memset(o, 0, sizeof(*o));
-    o->ring = malloc(OUTPUT_SIZE);
+    o->ring = host_zalloc(OUTPUT_SIZE);
     if (!o->ring)
         return -ENOMEM;
     o->vm = vm;
@@ -178,6 +177,7 @@ void output_finish(struct output *o)
     if (o->dropped)
         log_warn("serial output: the reader was too slow, %llu bytes were dropped",
                  (unsigned long long)o->dropped);
-    free(o->ring);
+    if (o->ring)
+        host_free(o->ring);
     o->ring = NULL;
 }

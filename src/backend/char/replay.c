@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "backend/char/replay.h"
+#include "core/host.h"
 
 int replay_init(struct replay *r, u64 size)
 {
     memset(r, 0, sizeof(*r));
-    r->ring = malloc(size);
+    r->ring = host_zalloc(size);
     r->size = size;
     return r->ring ? 0 : -ENOMEM;
 }
 
 void replay_free(struct replay *r)
 {
-    free(r->ring);
+    if (r->ring)
+        host_free(r->ring);
     r->ring = NULL;
 }
 
