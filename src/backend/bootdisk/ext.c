@@ -11,6 +11,35 @@
 #include <string.h>
 
 #include "backend/bootdisk/ext.h"
+#include "backend/library.h"
+#include "base/bits.h"
+
+#define SONAME "libext2fs.so.2" /* and with it libcom_err, which has error_message */
+#define FUNCTIONS(X)                                                                               \
+    X(error_message)                                                                               \
+    X(ext2fs_check_directory)                                                                      \
+    X(ext2fs_close_free)                                                                           \
+    X(ext2fs_dir_iterate)                                                                          \
+    X(ext2fs_file_close)                                                                           \
+    X(ext2fs_file_get_lsize)                                                                       \
+    X(ext2fs_file_open2)                                                                           \
+    X(ext2fs_file_read)                                                                            \
+    X(ext2fs_namei_follow)                                                                         \
+    X(ext2fs_open2)                                                                                \
+    X(ext2fs_read_inode)                                                                           \
+    X(initialize_ext2_error_table)
+
+static struct {
+#define X(fn) __typeof__(fn) *fn;
+    FUNCTIONS(X)
+#undef X
+} lib;
+
+static const struct library_function functions[] = {
+#define X(fn) LIBRARY_FUNCTION(lib, fn),
+    FUNCTIONS(X)
+#undef X
+};
 
 #define PIECE (256u << 10)
 #define NAMES_MAX 65536
@@ -122,7 +151,7 @@ static void explain(const struct ext *e, errcode_t r, char *why, size_t why_size
     if (e->disk->spent)
         snprintf(why, why_size, "the file system is damaged: reading it comes to no end");
     else
-        snprintf(why, why_size, "%s", error_message(r));
+        snprintf(why, why_size, "%s", lib.error_message(r));
 }
 
 struct ext *ext_open(struct disk *d, const struct disk_part *p, char *why, size_t why_size)
@@ -134,11 +163,16 @@ struct ext *ext_open(struct disk *d, const struct disk_part *p, char *why, size_
         snprintf(why, why_size, "out of memory");
         return NULL;
     }
-    initialize_ext2_error_table();
+    if (library_load(SONAME, functions, ARRAY_SIZE(functions), why, why_size)) {
+        free(e);
+        return NULL;
+    }
+    lib.initialize_ext2_error_table();
     e->disk = d;
     e->part = p;
     opening = e;
-    r = ext2fs_open2("disk", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP, 0, 0, &manager, &e->fs);
+    r = lib.ext2fs_open2("disk", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP, 0, 0, &manager,
+                         &e->fs);
     opening = NULL;
     if (r) {
         explain(e, r, why, why_size);
@@ -152,7 +186,7 @@ void ext_close(struct ext *e)
 {
     if (!e)
         return;
-    ext2fs_close_free(&e->fs);
+    lib.ext2fs_close_free(&e->fs);
     free(e);
 }
 
@@ -167,7 +201,8 @@ void ext_uuid(const struct ext *e, char text[37])
 
 static bool find(struct ext *e, const char *path, ext2_ino_t *ino)
 {
-    return path[0] == '/' && !ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, ino);
+    return path[0] == '/' &&
+           !lib.ext2fs_namei_follow(e->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, ino);
 }
 
 bool ext_exists(struct ext *e, const char *path)
@@ -180,11 +215,11 @@ bool ext_exists(struct ext *e, const char *path)
 static errcode_t open_regular(struct ext *e, ext2_ino_t ino, ext2_file_t *f)
 {
     struct ext2_inode inode;
-    errcode_t r = ext2fs_read_inode(e->fs, ino, &inode);
+    errcode_t r = lib.ext2fs_read_inode(e->fs, ino, &inode);
 
     if (!r && !LINUX_S_ISREG(inode.i_mode))
         r = EXT2_ET_FILE_NOT_FOUND;
-    return r ? r : ext2fs_file_open2(e->fs, ino, &inode, 0, f);
+    return r ? r : lib.ext2fs_file_open2(e->fs, ino, &inode, 0, f);
 }
 
 int ext_copy(struct ext *e, const char *path, const struct bootdisk_sink *sink, char *why,
@@ -200,7 +235,7 @@ int ext_copy(struct ext *e, const char *path, const struct bootdisk_sink *sink, 
     if (!find(e, path, &ino) || open_regular(e, ino, &f))
         return -ENOENT;
     piece = malloc(PIECE);
-    r = piece ? ext2fs_file_get_lsize(f, &size) : EXT2_ET_NO_MEMORY;
+    r = piece ? lib.ext2fs_file_get_lsize(f, &size) : EXT2_ET_NO_MEMORY;
     if (!r && size > sink->limit) {
         snprintf(why, why_size, "it has %llu bytes, more than the %llu there is room for",
                  (unsigned long long)size, (unsigned long long)sink->limit);
@@ -209,7 +244,7 @@ int ext_copy(struct ext *e, const char *path, const struct bootdisk_sink *sink, 
     while (!r && !err && done < size) {
         unsigned got = 0;
 
-        r = ext2fs_file_read(f, piece, PIECE, &got);
+        r = lib.ext2fs_file_read(f, piece, PIECE, &got);
         if (r || !got)
             break;
         err = sink->write(sink->opaque, piece, got);
@@ -222,7 +257,7 @@ int ext_copy(struct ext *e, const char *path, const struct bootdisk_sink *sink, 
         err = -EIO;
     }
     free(piece);
-    ext2fs_file_close(f);
+    lib.ext2fs_file_close(f);
     return err;
 }
 
@@ -283,6 +318,6 @@ void ext_list(struct ext *e, const char *path, void (*fn)(void *opaque, const ch
     struct listing l = {.fn = fn, .opaque = opaque};
     ext2_ino_t ino;
 
-    if (find(e, path, &ino) && !ext2fs_check_directory(e->fs, ino))
-        ext2fs_dir_iterate(e->fs, ino, 0, NULL, on_name, &l);
+    if (find(e, path, &ino) && !lib.ext2fs_check_directory(e->fs, ino))
+        lib.ext2fs_dir_iterate(e->fs, ino, 0, NULL, on_name, &l);
 }
