@@ -1,24 +1,25 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# What starting a machine costs: bench/start.sh [--engine E] [--program TRIVISOR] [--runs N]
+# What starting a machine costs: bench/start.sh [--engine E] [--program TRIVISOR] [--runs N] [--qemu QEMU]
 #
 # Prints the CPU time of all of its processes until the guest's first instruction has written to the serial port
-# (least of N runs), and what memory they then have beyond the guest's, without and with one disk and one network. A
-# shell script, because it also runs inside the nested tests' machine, which has BusyBox and no more.
+# (least of N runs), and what memory they then have beyond the guest's, without and with one disk and one network; with
+# --qemu also of that QEMU (TCG, or KVM for engine kvm), in turns. A shell script, because it also runs inside the nested tests' machine, which has BusyBox and no more.
 set -eu
 
-engine=bt program=${TRIVISOR:-build/trivisor} runs=5
+engine=bt program=${TRIVISOR:-build/trivisor} runs=5 qemu=
 while [ $# -gt 1 ]; do
     case $1 in
     --engine) engine=$2 ;;
     --program) program=$2 ;;
     --runs) runs=$2 ;;
+    --qemu) qemu=$2 ;;
     *) break ;;
     esac
     shift 2
 done
-[ $# -eq 0 ] || { echo "usage: $0 [--engine E] [--program TRIVISOR] [--runs N]" >&2; exit 2; }
+[ $# -eq 0 ] || { echo "usage: $0 [--engine E] [--program TRIVISOR] [--runs N] [--qemu QEMU]" >&2; exit 2; }
 
 dir=$(mktemp -d)
 pid=
@@ -35,11 +36,11 @@ tree() {
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
 }
 
-# Starts a machine with options "$@", waits for the guest's byte and leaves "CPU-MICROSECONDS PROCESSES RSS PSS" of all
+# Starts a machine by the command "$@", waits for the guest's byte and leaves "CPU-MICROSECONDS PROCESSES RSS PSS" of all
 # its processes in $dir/result, memory in KiB and without the guest's.
 one() {
     : > "$dir/out"
-    "$program" run --engine "$engine" -m 96 -k "$dir/guest" --serial "file:$dir/out" -q "$@" </dev/null 2>"$dir/err" &
+    "$@" </dev/null 2>"$dir/err" &
     pid=$!
     n=0
     until [ -s "$dir/out" ]; do
@@ -70,13 +71,43 @@ one() {
     echo "$cpu $count $rss $pss" > "$dir/result"
 }
 
-for with in "" "one disk, one network"; do
-    least=
-    for _ in $(seq "$runs"); do
-        if [ -z "$with" ]; then one; else one -d "$dir/disk,format=raw" -n user; fi
-        read -r cpu count rss pss < "$dir/result"
-        [ -n "$least" ] && [ "$least" -le "$cpu" ] || least=$cpu
-    done
-    echo "$engine, ${with:-no disk, no network}: $least us of CPU time to the first instruction, $count process(es)," \
+ours() {
+    one "$program" run --engine "$engine" -m 96 -k "$dir/guest" --serial "file:$dir/out" -q "$@"
+}
+
+accel='tcg -cpu max,-erms,-fsrm'
+[ "$engine" != kvm ] || accel='kvm -cpu host'
+
+peer() {
+    # shellcheck disable=SC2086 # words
+    one "$qemu" -accel $accel -M q35 -nodefaults -display none -m 96 -kernel "$dir/guest" -serial "file:$dir/out" "$@"
+}
+
+# Takes $dir/result for the least of $1 if it is.
+keep() {
+    read -r cpu rest < "$dir/result"
+    if ! read -r least _ 2>/dev/null < "$dir/least-$1" || [ "$cpu" -lt "$least" ]; then
+        echo "$cpu $rest" > "$dir/least-$1"
+    fi
+}
+
+tell() {
+    read -r cpu count rss pss < "$dir/least-$1"
+    echo "$2, ${with:-no disk, no network}: $cpu us of CPU time to the first instruction, $count process(es)," \
         "$rss KiB of RSS beyond guest memory, PSS $pss KiB"
+}
+
+for with in "" "one disk, one network"; do
+    rm -f "$dir"/least-*
+    for _ in $(seq "$runs"); do
+        if [ -z "$with" ]; then ours; else ours -d "$dir/disk,format=raw" -n user; fi
+        keep ours
+        [ -n "$qemu" ] || continue
+        if [ -z "$with" ]; then peer; else
+            peer -drive "file=$dir/disk,format=raw,if=virtio" -nic user,model=virtio-net-pci
+        fi
+        keep peer
+    done
+    tell ours "$engine"
+    [ -z "$qemu" ] || tell peer QEMU
 done

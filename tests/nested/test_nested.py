@@ -86,6 +86,7 @@ def steps(cpus_outside):
                  f"a=quiet r='{DISK}' o='-i /bin/virtio.img --stats -d /tmp/disk'; {LINUX}; "
                  'dd if=/tmp/disk bs=64k count=32 2>/dev/null | sha256sum', 120)
     s['dirty'] = ('ld-linux-x86-64.so.2 --library-path /bin /bin/dirty', 30)
+    s['start'] = ('TMPDIR=/tmp sh /bin/start.sh --engine kvm --program trivisor --runs 2', 60)
     s['pause'] = (PAUSE, 120)
     s['plug'] = (PLUG, 180)
     return {name: step for name, step in s.items() if not STEPS or name in STEPS}
@@ -105,6 +106,13 @@ def libraries(program):
     return re.findall(r'(/lib\S+)', r.stdout)
 
 
+def slirp():
+    """What a user network loads when it is made."""
+    r = subprocess.run(['/sbin/ldconfig', '-p'], capture_output=True, text=True, timeout=30, check=True)
+    path = re.search(r'libslirp\.so\.0 \(libc6,x86-64.* => (\S+)', r.stdout)[1]
+    return [path] + libraries(path)
+
+
 def image(tmp, kernel):
     """The outer machines' initramfs."""
     r = subprocess.run(['ninja', '-C', BUILD, 'tests/carry/carry.img'], capture_output=True, text=True, timeout=300,
@@ -118,11 +126,12 @@ def image(tmp, kernel):
     (tmp / 'trivisor').write_text('#!/bin/sh\nexec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/trivisor.bin "$@"\n')
     add = [str(small), str(tmp / 'trivisor'), f'{kernel}:/bin/vmlinuz']
     add += [str(tmp / f'steps-{cpus}') for cpus in MACHINES]
-    add += [f'{os.path.realpath(lib)}:/bin/{os.path.basename(lib)}' for lib in libraries(program)]
+    add += [f'{os.path.realpath(lib)}:/bin/{os.path.basename(lib)}' for lib in sorted({*libraries(program), *slirp()})]
     add += [os.path.join(BUILD, 'guests', f'guest-{g}') for g in sorted({'cpuid'} | {g for g, _ in GUESTS})]
     add += [os.path.join(BUILD, 'tools', f) for f in ('initramfs.img', 'virtio.img')]
     add += [os.path.join(BUILD, 'tests', 'nested', f) for f in ('dirty', 'hold')]
-    add += [os.path.join(BUILD, 'tests', 'carry', 'carry.img'), os.path.join(ROOT, 'tests', 'nested', 'change.sh')]
+    add += [os.path.join(BUILD, 'tests', 'carry', 'carry.img'), os.path.join(ROOT, 'tests', 'nested', 'change.sh'),
+            os.path.join(ROOT, 'bench', 'start.sh')]
     out = str(tmp / 'outer.img')
     argv = [os.path.join(ROOT, 'tools', 'mkinitramfs.py'), '-o', out, '--init', os.path.join(BUILD, 'tools', 'init'),
             '--modules', 'kvm_amd']
@@ -223,6 +232,13 @@ def test_what_the_guest_writes_is_on_the_disk(results):
     assert '1000+0 records in' in out and count.get('mmio', 9999) < 1700, out
     # Nor are its interrupts calls, and a route is set once a vector: two of the disk's, and the I/O APIC's pins.
     assert count.get('msi_by_irqfd', 0) >= 1000 and 2 <= count.get('gsi_routings', 0) <= 10, out
+
+
+def test_memory_beyond_the_guests(results):
+    status, out = of(results, 'start')
+    assert status == 0, out
+    sizes = re.findall(r'(\d+) process\(es\), (\d+) KiB of RSS', out)
+    assert [int(n) for n, _ in sizes] == [1, 2] and 1024 < int(sizes[0][1]) < int(sizes[1][1]) < 8192, out
 
 
 def test_a_pause_stops_the_timers_of_both_cpus(results):
