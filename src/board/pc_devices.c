@@ -17,6 +17,7 @@
 #include "dev/chipset/pvclock.h"
 #include "dev/chipset/pvpanic.h"
 #include "dev/chipset/rtc.h"
+#include "dev/chipset/test_device.h"
 #include "dev/chipset/uart.h"
 #include "dev/chipset/vmgenid.h"
 #include "dev/pci/host.h"
@@ -153,6 +154,17 @@ static int create_platform(struct pc *pc, struct device *irq)
     return 0;
 }
 
+static int create_test_device(struct pc *pc, struct device *irq)
+{
+    struct test_device_config cfg;
+
+    if (!pc->cfg->test_device)
+        return 0;
+    for (unsigned i = 0; i < TEST_DEVICE_IRQS; i++)
+        cfg.irq[i] = i < 16 ? irqchip_isa_line(irq, i) : irqchip_gsi_line(irq, i);
+    return test_device_create(&pc->vm, &cfg) ? 0 : refuse(pc, "test device");
+}
+
 /* What firmware leaves behind and kernels rely on: addresses of PCI devices, and the ELCR says
  * which 8259 inputs are level-triggered. */
 static int set_up_like_firmware(struct pc *pc)
@@ -177,6 +189,8 @@ int pc_create_devices(struct pc *pc)
     r = create_timers(pc, irq);
     if (!r)
         r = create_platform(pc, irq);
+    if (!r)
+        r = create_test_device(pc, irq);
     if (!r)
         r = create_pci(pc, irq);
     if (!r)

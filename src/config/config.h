@@ -53,6 +53,7 @@ struct config {
     bool strict_io;
     bool strict_msr;
     bool hide_kvm;
+    bool test_device;
     bool dump_state;
     bool check;
     bool quiet;

@@ -468,6 +468,13 @@ const struct option_row config_options[] = {
      .field = FIELD(hide_kvm),
      .saved = OPTION_MACHINE,
      .help = "Do not offer the guest the paravirtual clock of KVM's CPUID leaves."},
+    {.name = "test-device",
+     .type = OPTION_FLAG,
+     .field = FIELD(test_device),
+     .saved = OPTION_MACHINE,
+     .help = "Give the guest what QEMU calls pc-testdev: a register at port 0xe0, interrupt lines "
+             "at ports 0x2000 to 0x2017, memory at 0xff000000. For suites that test an emulator "
+             "from inside, such as kvm-unit-tests."},
     {.name = "dump-state",
      .type = OPTION_FLAG,
      .field = FIELD(dump_state),

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* 16550A, and the small ports that end a VM. */
+#include <errno.h>
 #include <string.h>
 
 #include "dev/chipset/debug_exit.h"
 #include "dev/chipset/i8042.h"
 #include "dev/chipset/ports.h"
 #include "dev/chipset/pvpanic.h"
+#include "dev/chipset/test_device.h"
 #include "dev/chipset/uart.h"
 #include "fake_host.h"
 #include "test.h"
@@ -284,6 +286,81 @@ static void i8042__answers_as_a_controller(void **state)
     machine_free(m);
 }
 
+static struct probe lines[TEST_DEVICE_IRQS];
+
+static struct device *test_device(void)
+{
+    struct test_device_config cfg;
+
+    m = machine_new(1);
+    for (unsigned i = 0; i < TEST_DEVICE_IRQS; i++) {
+        lines[i] = (struct probe){0};
+        cfg.irq[i] = probe_line(&lines[i]);
+    }
+    return test_device_create(&m->vm, &cfg);
+}
+
+static void test_device__registers_lines_memory(void **state)
+{
+    const struct test_device_config none = {0};
+
+    (void)state;
+    assert_non_null(test_device());
+    vm_pio_write(&m->vm, 0xe0, 4, 0x12345678);
+    vm_pio_write(&m->vm, 0xe1, 2, 0xabcd);
+    assert_int_equal(vm_pio_read(&m->vm, 0xe0, 4), 0x12abcd78);
+    assert_int_equal(inb(m, 0xe3), 0x12);
+    vm_pio_write(&m->vm, 0xe4, 4, 0x5000);
+    assert_int_equal(vm_pio_read(&m->vm, 0xe0, 4), 0x12abcd78);
+    outb(m, 0x2000, 1);
+    vm_pio_write(&m->vm, 0x200b, 4, 0x100);
+    outb(m, 0x2017, 1);
+    for (unsigned i = 0; i < TEST_DEVICE_IRQS; i++)
+        assert_int_equal(lines[i].level, i == 0 || i == 11 || i == 23);
+    vm_pio_write(&m->vm, 0x200b, 4, 0);
+    assert_false(lines[11].level);
+    vm_mmio_write(&m->vm, 0xff000000, 8, 0x1122334455667788);
+    assert_int_equal(vm_mmio_read(&m->vm, 0xff000003, 4), 0x22334455);
+    vm_mmio_write(&m->vm, 0xff00fffc, 8, ~0ull); /* beyond the end: nobody there */
+    assert_int_equal(vm_mmio_read(&m->vm, 0xff00fffc, 4), 0xffffffff);
+    vm_mmio_write(&m->vm, 0xff00ffff, 1, 0);
+    assert_int_equal(vm_mmio_read(&m->vm, 0xff00fffc, 4), 0x00ffffff);
+    assert_null(test_device_create(&m->vm, &none)); /* addresses are taken, and stay as they are */
+    assert_int_equal(vm_pio_read(&m->vm, 0xe0, 4), 0x12abcd78);
+    machine_free(m);
+}
+
+static void test_device__is_saved(void **state)
+{
+    static u8 bytes[TEST_DEVICE_MEM_SIZE + 64];
+    struct stream s;
+    struct device *d = test_device();
+    const char *why = NULL;
+    size_t len;
+
+    (void)state;
+    vm_pio_write(&m->vm, 0xe0, 4, 0x12345678);
+    outb(m, 0x2005, 1);
+    vm_mmio_write(&m->vm, 0xff00fff8, 8, 0x1122334455667788);
+    stream_init(&s, bytes, sizeof(bytes));
+    assert_int_equal(d->ops->save(d, &s, &why), 0);
+    len = s.pos;
+    machine_free(m);
+
+    d = test_device();
+    stream_init(&s, bytes, len);
+    assert_int_equal(d->ops->load(d, &s), 0);
+    assert_int_equal(vm_pio_read(&m->vm, 0xe0, 4), 0x12345678);
+    assert_int_equal(vm_mmio_read(&m->vm, 0xff00fff8, 8), 0x1122334455667788);
+    assert_false(lines[5].level); /* loading is silent */
+    stream_init(&s, bytes, len - 1);
+    assert_int_equal(d->ops->load(d, &s), -EINVAL);
+    bytes[2 + 3] = 1; /* a 25th line */
+    stream_init(&s, bytes, len);
+    assert_int_equal(d->ops->load(d, &s), -EINVAL);
+    machine_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +372,8 @@ int main(void)
         cmocka_unit_test(uart__is_found_by_drivers),
         cmocka_unit_test(exits__each_tell_why),
         cmocka_unit_test(i8042__answers_as_a_controller),
+        cmocka_unit_test(test_device__registers_lines_memory),
+        cmocka_unit_test(test_device__is_saved),
     };
     return cmocka_run_group_tests_name("dev-ports", tests, NULL, NULL);
 }
