@@ -8,7 +8,7 @@
 #define VERSION 2
 /* What a vCPU that is not running may have been sent and not seen yet. Interrupts are the interrupt
  * controller's to know. */
-#define SAVED_EVENTS (VCPU_EV_NMI | VCPU_EV_INIT | VCPU_EV_SIPI)
+#define SAVED_EVENTS (VCPU_EV_NMIS | VCPU_EV_INIT | VCPU_EV_SIPI)
 
 void vcpu_save(struct vcpu *v, struct x86_vcpu_state *s, struct stream *out)
 {
@@ -54,15 +54,14 @@ static u32 arrive(struct vcpu *v, struct x86_vcpu_state *s, u32 events, u8 vecto
         s->activity = X86_WAIT_SIPI;
         if (v->irq)
             v->irq->init(v->irq_opaque);
-        events &= ~(VCPU_EV_INIT | VCPU_EV_NMI);
+        events &= ~(VCPU_EV_INIT | VCPU_EV_NMIS);
     }
     if (s->activity == X86_WAIT_SIPI) {
-        events &= ~VCPU_EV_NMI; /* blocked (SDM 3A 9.4.3) */
+        events &= ~VCPU_EV_NMIS; /* blocked (SDM 3A 9.4.3) */
         if (events & VCPU_EV_SIPI)
             x86_state_sipi(s, vector);
     }
-    if (events & VCPU_EV_NMI)
-        s->nmi_pending = 1;
+    x86_state_nmis(s, vcpu_nmis(events));
     return events & VCPU_EV_INIT;
 }
 

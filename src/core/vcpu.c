@@ -22,6 +22,13 @@ void vcpu_post(struct vcpu *v, u32 events)
     host_event_set(&v->wake);
 }
 
+void vcpu_post_nmi(struct vcpu *v)
+{
+    u32 was = __atomic_fetch_or(&v->events, VCPU_EV_NMI, __ATOMIC_SEQ_CST);
+
+    vcpu_post(v, was & VCPU_EV_NMI ? VCPU_EV_NMI2 : 0);
+}
+
 u64 vcpu_tsc_offset(struct vcpu *v)
 {
     struct x86_vcpu_state s;
@@ -63,7 +70,7 @@ static void do_init(struct vcpu *v)
     }
     if (v->irq && v->irq->init)
         v->irq->init(v->irq_opaque);
-    __atomic_fetch_and(&v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ), __ATOMIC_SEQ_CST);
+    __atomic_fetch_and(&v->events, ~(VCPU_EV_NMIS | VCPU_EV_IRQ), __ATOMIC_SEQ_CST);
 }
 
 /* SIPI: ignored unless waited for. */
@@ -84,7 +91,7 @@ static void do_sipi(struct vcpu *v)
         return;
     }
     /* What came while it waited was blocked (SDM 3A 9.4.3), not held back. */
-    __atomic_fetch_and(&v->events, ~VCPU_EV_NMI, __ATOMIC_SEQ_CST);
+    __atomic_fetch_and(&v->events, ~VCPU_EV_NMIS, __ATOMIC_SEQ_CST);
     v->wait_sipi = false;
 }
 

@@ -27,6 +27,8 @@
 #define VCPU_EV_STOP BIT32(4) /* leave run: the VM is stopping or pausing */
 #define VCPU_EV_WORK BIT32(5) /* engine-private work */
 #define VCPU_EV_SMI BIT32(6)
+#define VCPU_EV_NMI2 BIT32(7) /* one more NMI: see vcpu_post_nmi */
+#define VCPU_EV_NMIS (VCPU_EV_NMI | VCPU_EV_NMI2)
 
 struct vm_debug; /* core/debug.h */
 
@@ -212,6 +214,16 @@ void vm_remove_device(struct vm *vm, struct device *d);
 
 /* Sets event bits (atomic or) and kicks or wakes the vCPU; any thread, VM lock optional. */
 void vcpu_post(struct vcpu *v, u32 events);
+/*
+ * An NMI, likewise. Two that are sent to a vCPU whose thread looks at neither are two: a processor
+ * takes the first at once and keeps the second until that one's handler ends (SDM 3A 6.7.1).
+ */
+void vcpu_post_nmi(struct vcpu *v);
+/* NMIs in a set of events. */
+static inline unsigned vcpu_nmis(u32 events)
+{
+    return !!(events & VCPU_EV_NMI) + !!(events & VCPU_EV_NMI2);
+}
 
 /* The guest's TSC on this vCPU, now. On the vCPU's thread, or before vCPUs run. */
 u64 vcpu_tsc(struct vcpu *v);

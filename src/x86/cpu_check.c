@@ -204,7 +204,7 @@ static bool has_error_code(u8 vector)
 static bool events_valid(const struct x86_vcpu_state *s)
 {
     if (s->activity > X86_SHUTDOWN || s->int_shadow > 2 || s->nmi_blocked > 1 ||
-        s->nmi_pending > 1 || s->db_pending > 1)
+        s->nmi_pending > 2 - s->nmi_blocked || s->db_pending > 1)
         return false;
     switch (s->ev_kind) {
     case X86_EV_NONE:

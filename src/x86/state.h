@@ -69,9 +69,9 @@ struct x86_vcpu_state {
     u8 activity;   /* enum x86_activity */
     u8 int_shadow; /* 1: by STI, 2: by MOV SS / POP SS; holds for the next instruction */
     u8 nmi_blocked;
-    u8 nmi_pending;
-    u8 db_pending; /* a #DB trap (DR6 bits set already) is to be delivered before the next
-                      instruction */
+    u8 nmi_pending; /* NMIs to come: 2 at most, and 1 while they are blocked */
+    u8 db_pending;  /* a #DB trap (DR6 bits set already) is to be delivered before the next
+                       instruction */
     /* An event whose delivery was cut short by a save and must be delivered again. Those of
      * instructions (INT n, INT3, INTO) are none: RIP is still there, and they are executed again.
      */
@@ -94,6 +94,15 @@ void x86_state_init(struct x86_vcpu_state *s, u32 cpuid_1_eax);
 
 /* The changes a SIPI makes after that: real mode at vector * 4 KiB (SDM 3A 9.4.4). */
 void x86_state_sipi(struct x86_vcpu_state *s, u8 vector);
+
+/* n more NMIs arrive. Beyond one that can be taken now and one behind it they are lost (SDM 3A
+ * 6.7.1). */
+static inline void x86_state_nmis(struct x86_vcpu_state *s, unsigned n)
+{
+    unsigned max = s->nmi_blocked ? 1 : 2, sum = s->nmi_pending + n;
+
+    s->nmi_pending = (u8)(sum < max ? sum : max);
+}
 
 static inline bool x86_long_mode(const struct x86_vcpu_state *s)
 {

@@ -220,5 +220,5 @@ void lapic_engine_nmi(void *opaque, unsigned n, bool level)
     (void)n;
     set->nmi_level = level;
     for (unsigned i = 0; rising && i < set->n; i++)
-        vcpu_post(set->apic[i].v, VCPU_EV_NMI);
+        vcpu_post_nmi(set->apic[i].v);
 }

@@ -62,7 +62,7 @@ void lapic_accept(struct lapic *l, unsigned mode, u8 vector, bool level)
             set_irr(l, vector, level);
         break;
     case DM_NMI:
-        vcpu_post(l->v, VCPU_EV_NMI);
+        vcpu_post_nmi(l->v);
         break;
     case DM_INIT:
         /* A SIPI sent before this INIT is lost with it. */
@@ -142,7 +142,7 @@ void lapic_set_nmi(void *opaque, unsigned n, bool level)
     for (unsigned i = 0; i < set->n; i++) {
         struct lapic *l = &set->apic[i];
         if (!globally_enabled(l) && l->v->bsp)
-            vcpu_post(l->v, VCPU_EV_NMI);
+            vcpu_post_nmi(l->v);
         else
             lapic_lvt_fire(l, LVT_LINT1);
     }

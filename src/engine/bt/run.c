@@ -248,6 +248,7 @@ static int irq_call(struct bt_vcpu *c, int (*fn)(void *opaque))
 /* Looks at events and interrupts. true: leave run with *exit filled. */
 static bool events(struct bt_vcpu *c, struct engine_exit *exit)
 {
+    const u32 ours = VCPU_EV_NMIS | VCPU_EV_IRQ | VCPU_EV_WORK;
     struct x86_vcpu_state *s = &c->env->s;
     u32 ev;
 
@@ -263,11 +264,9 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
         exit->kind = ENGINE_EXIT_KICKED;
         return true;
     }
-    if (ev & (VCPU_EV_NMI | VCPU_EV_IRQ | VCPU_EV_WORK)) {
-        __atomic_fetch_and(&c->v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ | VCPU_EV_WORK),
-                           __ATOMIC_SEQ_CST);
-        if (ev & VCPU_EV_NMI)
-            s->nmi_pending = 1;
+    if (ev & ours) {
+        ev = __atomic_fetch_and(&c->v->events, ~ours, __ATOMIC_SEQ_CST);
+        x86_state_nmis(s, vcpu_nmis(ev));
         if (ev & VCPU_EV_IRQ)
             bt_set_irq_maybe(c->env, true);
     }
@@ -282,7 +281,7 @@ static bool events(struct bt_vcpu *c, struct engine_exit *exit)
     if (unlikely(c->debugging && c->v->debug.no_irq) && s->activity != X86_HALTED)
         return false;
     if (s->nmi_pending && !s->nmi_blocked) {
-        s->nmi_pending = 0;
+        s->nmi_pending--;
         c->delivered = true;
         c->result = (u8)interp_interrupt(&c->interp, X86_NMI, true);
     } else if (c->env->irq_maybe && (s->rflags & RFLAGS_IF)) {

@@ -111,6 +111,7 @@ static int inject(struct kvm_cpu *c)
 /* Events, interrupts. false: leave run with *exit filled. */
 static bool look(struct kvm_cpu *c, struct engine_exit *exit)
 {
+    const u32 ours = VCPU_EV_NMIS | VCPU_EV_IRQ | VCPU_EV_WORK;
     u32 ev = __atomic_load_n(&c->v->events, __ATOMIC_SEQ_CST);
     int err = 0;
 
@@ -119,16 +120,16 @@ static bool look(struct kvm_cpu *c, struct engine_exit *exit)
         return false;
     }
     if (ev) {
-        __atomic_fetch_and(&c->v->events, ~(VCPU_EV_NMI | VCPU_EV_IRQ | VCPU_EV_WORK),
-                           __ATOMIC_SEQ_CST);
+        ev = __atomic_fetch_and(&c->v->events, ~ours, __ATOMIC_SEQ_CST);
         c->irq_maybe |= (ev & VCPU_EV_IRQ) != 0;
     }
     if (c->s.activity == X86_SHUTDOWN) {
         exit->kind = ENGINE_EXIT_SHUTDOWN;
         return false;
     }
-    if ((ev & VCPU_EV_NMI) && kvm_lint1_is_nmi(c))
-        err = kvm_ioctl_int(c->fd, KVM_NMI, 0);
+    if ((ev & VCPU_EV_NMIS) && kvm_lint1_is_nmi(c))
+        for (unsigned i = 0; i < vcpu_nmis(ev) && !err; i++)
+            err = kvm_ioctl_int(c->fd, KVM_NMI, 0);
     if (!err)
         err = inject(c);
     return err ? failed(exit, "an interrupt cannot be injected", err) : true;

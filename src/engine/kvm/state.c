@@ -132,7 +132,8 @@ static int fetch_events(struct kvm_cpu *c)
     s->int_shadow = (e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? 1 : 0) |
                     (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? 2 : 0);
     s->nmi_blocked = e.nmi.masked != 0;
-    s->nmi_pending = e.nmi.pending != 0;
+    s->nmi_pending = 0;
+    x86_state_nmis(s, e.nmi.pending);
     s->db_pending = 0;
     s->ev_kind = X86_EV_NONE;
     s->ev_vector = s->ev_has_error = 0;

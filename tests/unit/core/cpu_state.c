@@ -222,6 +222,8 @@ static void state__refuses_the_impossible(void **state)
     REFUSED(s.activity = 4);
     REFUSED(s.int_shadow = 4);
     REFUSED(s.nmi_blocked = 2);
+    REFUSED(s.nmi_pending = 3);
+    REFUSED((s.nmi_blocked = 1, s.nmi_pending = 2));
     REFUSED(s.ev_kind = 4);
     REFUSED((s.ev_kind = X86_EV_EXCEPTION, s.ev_vector = 6, s.ev_has_error = 1));
     REFUSED((s.ev_kind = X86_EV_EXCEPTION, s.ev_vector = X86_NMI));

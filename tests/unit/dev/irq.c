@@ -349,6 +349,9 @@ static void lapic__special_messages(void **state)
     enable(3);
     ipi(0, 1, 0x4400);
     assert_int_equal(fake_events(m, 1), VCPU_EV_NMI);
+    for (unsigned i = 0; i < 3; i++)
+        ipi(0, 1, 0x4400);
+    assert_int_equal(vcpu_nmis(fake_events(m, 1)), 2);
     ipi(0, 1, 0x469a);
     ipi(0, 1, 0xc500); /* INIT, asserted: the SIPI before it is gone */
     assert_int_equal(fake_events(m, 1), VCPU_EV_INIT);

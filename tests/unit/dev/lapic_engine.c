@@ -265,7 +265,11 @@ static void events__arrive(void **state)
     assert_int_equal(s.nmi_pending, 1);
     assert_int_equal(s.rip, 0x1234);
 
-    moved_here(&s, VCPU_EV_INIT | VCPU_EV_NMI);
+    moved_here(&s, VCPU_EV_NMIS);
+    assert_int_equal(m->vm.vcpu[1]->events, VCPU_EV_IRQ);
+    assert_int_equal(s.nmi_pending, 2);
+
+    moved_here(&s, VCPU_EV_INIT | VCPU_EV_NMIS);
     assert_int_equal(m->vm.vcpu[1]->events, VCPU_EV_IRQ);
     assert_int_equal(s.activity, X86_WAIT_SIPI);
     assert_int_equal(s.nmi_pending, 0);
