@@ -99,12 +99,11 @@ static u8 source(const struct uart *u)
     return IIR_NONE;
 }
 
-/* The interrupt pin is behind OUT2 on a PC. */
+/* On a PC's board the pin is behind OUT2. It is not here, nor in QEMU: small systems written there
+ * never set OUT2 (xv6) and would get no interrupt, and those that do set it miss nothing. */
 static void update_irq(struct uart *u)
 {
-    bool out2 = (u->mcr & MCR_OUT2) && !(u->mcr & MCR_LOOP);
-
-    irq_set(&u->irq, out2 && source(u) != IIR_NONE);
+    irq_set(&u->irq, source(u) != IIR_NONE);
 }
 
 /* --- receiving ----------------------------------------------------------------------------------
