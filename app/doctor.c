@@ -67,7 +67,7 @@ static void print_speed(const struct engine_ops *ops)
     int r = engine_measure_apart(ops, MEASURE_EXACT, EXACT_LIMIT_MS, &v);
 
     if (r == -ETIMEDOUT) { /* not as many rounds, then */
-        r = engine_measure_apart(ops, MEASURE_QUICK, EXACT_LIMIT_MS, &v);
+        r = engine_measure_apart(ops, MEASURE_EMULATED, EXACT_LIMIT_MS, &v);
         printf("             slow: it emulates rather than runs, or its host is overloaded\n");
     }
     if (r == -ETIMEDOUT)
@@ -75,6 +75,8 @@ static void print_speed(const struct engine_ops *ops)
                EXACT_LIMIT_MS / 1000);
     else if (r)
         printf("             a small guest does not run: %s\n", strerror(-r));
+    else if (!v.engine_mips)
+        printf("             measured: less than a million instructions a second\n");
     else
         printf("             measured: %llu million instructions a second, %llu %% of the bare "
                "CPU's\n",
