@@ -306,8 +306,10 @@ TEST(ret__to_outer_ring_drops_inner_segments)
     user_regs(&r, buf);
     r.fs = SEL_DATA;  /* DPL 0 */
     r.gs = SEL_UDATA; /* DPL 3 */
+    r.es = 3;         /* null, with an RPL */
     run_until_trap(&t, &r);
     EXPECT(V_BP, 0);
+    CHECK_EQ(t.regs.es & 0xffff, 0);
     CHECK_EQ(t.regs.fs & 0xffff, 0);
     CHECK_EQ(t.regs.gs & 0xffff, SEL_UDATA);
 }

@@ -122,6 +122,11 @@ void iseg_drop_inner(struct interp *in)
     for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
         struct x86_seg *r = &s->seg[data[i]];
         bool conforming = attr_is_code(r->attr) && attr_is_conforming(r->attr);
+        /* A null selector loses its RPL, too, and in long mode keeps its base. */
+        if (sel_null(r->sel)) {
+            r->sel = 0;
+            continue;
+        }
         if (!(r->attr & X86_SEG_P) || conforming || attr_dpl(r->attr) >= s->cpl)
             continue;
         u64 base = x86_long_mode(s) ? r->base : 0;

@@ -99,7 +99,8 @@ void idesc_set_busy(struct interp *in, u16 sel, bool busy);
 void idesc_to_seg(const struct idesc *d, u16 sel, struct x86_seg *seg);
 /* A null segment register. */
 void iseg_set_null(struct x86_seg *seg, u16 sel);
-/* Null data segment registers the new, outer CPL may not use (SDM 3A 5.10.4). */
+/* Makes 0 of data segment registers that are null or that the new, outer CPL may not use (SDM 2A,
+ * IRET, RETURN-TO-OUTER-PRIVILEGE-LEVEL). */
 void iseg_drop_inner(struct interp *in);
 /* SS for privilege level dpl: raises vector(sel) on wrong rights, #SS(sel) when not present. */
 void iseg_need_stack(struct interp *in, u16 sel, unsigned dpl, u8 vector, struct idesc *d);
