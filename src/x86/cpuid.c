@@ -119,8 +119,9 @@
     (BIT32(12) | BIT32(14) | BIT32(18) | BIT32(20) | BIT32(26) | BIT32(29) | BIT32(30))
 /* STIBP, IBRS and STIBP always on, SSBD, PSFD: likewise */
 #define E8B_NEEDLESS (BIT32(15) | BIT32(16) | BIT32(17) | BIT32(24) | BIT32(28))
+#define E21A_AUTOIBRS BIT32(8)
 /* LFENCE serializes, null selector clears base, automatic IBRS, no SMM_CTL, SRSO_NO */
-#define E21A_ALWAYS (BIT32(2) | BIT32(6) | BIT32(8) | BIT32(9) | BIT32(29))
+#define E21A_ALWAYS (BIT32(2) | BIT32(6) | E21A_AUTOIBRS | BIT32(9) | BIT32(29))
 #define E21A_HOST BIT32(0)                /* no nested data breakpoints */
 #define E21C_ALWAYS (BIT32(1) | BIT32(2)) /* TSA_SQ_NO, TSA_L1_NO */
 
@@ -360,11 +361,17 @@ static void kvm_leaves(const struct builder *b, const struct x86_cpu_options *op
     add4(b, KVM_TIMING_LEAF, -1, (u32)opt->tsc_khz, APIC_BUS_KHZ, 0, 0);
 }
 
+static u64 when(bool has, u64 bits)
+{
+    return has ? bits : 0;
+}
+
 void x86_cpu_model_derive(struct x86_cpu_model *m)
 {
     const struct x86_cpuid_entry *l0 = find(m, 0, 0), *l1 = find(m, 1, 0), *l7 = find(m, 7, 0);
     const struct x86_cpuid_entry *ld = find(m, 0xd, 0), *e0 = find(m, 0x80000000u, 0);
     const struct x86_cpuid_entry *e1 = find(m, 0x80000001u, 0), *e8 = find(m, 0x80000008u, 0);
+    const struct x86_cpuid_entry *e21 = find(m, 0x80000021u, 0);
 
     /* "AuthenticAMD", "HygonGenuine" */
     m->amd = (l0->ebx == 0x68747541 && l0->edx == 0x69746e65 && l0->ecx == 0x444d4163) ||
@@ -389,16 +396,15 @@ void x86_cpu_model_derive(struct x86_cpu_model *m)
     m->rdpid = (l7->ecx & F7C_RDPID) != 0;
     m->tsc_aux = m->rdtscp || m->rdpid;
     m->la57 = false;
-    m->cr4_valid = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE |
-                   CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_SMEP | CR4_SMAP |
-                   CR4_PCIDE;
-    if (m->fsgsbase)
-        m->cr4_valid |= CR4_FSGSBASE;
-    if (l1->ecx & F1C_XSAVE)
-        m->cr4_valid |= CR4_OSXSAVE;
+    /* What comes with a feature is reserved without it (SDM 3A 2.5). */
+    m->cr4_valid = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |
+                   CR4_OSXMMEXCPT;
+    m->cr4_valid |= when(l1->edx & BIT32(1), CR4_VME | CR4_PVI);
+    m->cr4_valid |= when(m->umip, CR4_UMIP) | when(m->smep, CR4_SMEP) | when(m->smap, CR4_SMAP);
+    m->cr4_valid |= when(m->pcid, CR4_PCIDE) | when(m->fsgsbase, CR4_FSGSBASE);
+    m->cr4_valid |= when(l1->ecx & F1C_XSAVE, CR4_OSXSAVE);
     m->efer_valid = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-    if (m->amd)
-        m->efer_valid |= EFER_AUTOIBRS;
+    m->efer_valid |= when(m->amd && e21 && (e21->eax & E21A_AUTOIBRS), EFER_AUTOIBRS);
     /* FXSAVE's MXCSR_MASK: DAZ everywhere since SSE2; MM (bit 17) comes with misaligned SSE. */
     m->mxcsr_mask = 0xffff | (e1->ecx & BIT32(7) ? BIT32(17) : 0);
 }

@@ -101,6 +101,31 @@ static void settle__takes_dependents_along(void **state)
     }
 }
 
+/* A bit of CR4 or EFER is reserved without the feature it turns on. */
+static void settle__bits_go_with_their_features(void **state)
+{
+    static const struct {
+        const char *name;
+        u64 cr4, efer;
+    } rows[] = {
+        {"vme", BIT64(0) | BIT64(1), 0}, {"umip", BIT64(11), 0}, {"fsgsbase", BIT64(16), 0},
+        {"pcid", BIT64(17), 0},          {"smep", BIT64(20), 0}, {"smap", BIT64(21), 0},
+        {"autoibrs", 0, BIT64(21)},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+        build(&a, true);
+        assert_int_equal(a.cr4_valid & rows[i].cr4, rows[i].cr4);
+        assert_int_equal(a.efer_valid & rows[i].efer, rows[i].efer);
+        build(&b, true);
+        assert_true(x86_cpu_model_remove(&b, feature(rows[i].name)));
+        x86_cpu_model_settle(&b);
+        assert_true(b.cr4_valid == (a.cr4_valid & ~rows[i].cr4));
+        assert_true(b.efer_valid == (a.efer_valid & ~rows[i].efer));
+    }
+}
+
 /* Hiding any one feature leaves a CPU that is one. */
 static void settle__every_feature_alone(void **state)
 {
@@ -314,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names__linux_and_qemu),
         cmocka_unit_test(settle__takes_dependents_along),
+        cmocka_unit_test(settle__bits_go_with_their_features),
         cmocka_unit_test(settle__every_feature_alone),
         cmocka_unit_test(missing__nothing_of_itself),
         cmocka_unit_test(missing__is_named),
