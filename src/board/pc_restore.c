@@ -295,12 +295,18 @@ static int load_devices(struct pc *pc)
             continue;
         snprintf(name, sizeof(name), "%s %u", d->ops->name, d->instance);
         if (!snapshot_section(pc->ends.saved->file, d->ops->name, d->instance, &in))
-            return no_state(pc, name);
+            return fail(pc,
+                        "the saved machine had no device %s; of what is given again there must be "
+                        "as many as there were",
+                        name);
         vm_lock(vm);
         r = d->ops->load(d, &in);
         vm_unlock(vm);
         if (r || in.error || in.pos != in.cap)
-            return no_state(pc, name);
+            return fail(pc,
+                        "the state of %s is of another version, or of a device that was not as it "
+                        "is here: give it with the options it had",
+                        name);
     }
     return 0;
 }

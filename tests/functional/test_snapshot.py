@@ -252,6 +252,8 @@ def test_bad_files_get_one_line(machine, tmp_path, program, disk):
     with open(tmp_path / 'other.img', 'wb') as f:
         f.truncate(1 << 20)
     assert 'saved with 1 disk(s), and 2 are given' in refused('-d', str(disk), '-d', str(tmp_path / 'other.img'), path=good)
+    assert 'had no device virtio-net 0' in refused('-n', 'user', path=good)
+    assert 'give it with the options it had' in refused('-d', f'{disk},ro', path=good)
     assert 'it had 16777216' in refused('-d', str(tmp_path / 'other.img'), path=good)
     # Nothing of all that has touched it.
     m.restore(good).go_on()
