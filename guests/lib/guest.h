@@ -102,7 +102,7 @@ void guest_main(void);
  * own. */
 void arch_run_test(const struct test *t);
 
-/* True when the machine says it is QEMU's TCG. */
+/* True when the machine, or the command line (`tcg`), says that this is QEMU's TCG. */
 bool on_qemu_tcg(void);
 
 extern u32 boot_magic, boot_info; /* EAX and EBX as the loader left them */

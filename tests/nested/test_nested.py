@@ -3,9 +3,8 @@
 paging, Debian's kernel on it has KVM, and in its initramfs is trivisor.
 
 Two boots run all steps, with two CPUs and, for changes of engine, with one (docs/decisions/0016); the tests look at
-what came out. Stock kernels get noxsave: this TCG does not
-intercept XSETBV. It is wrong in other ways, too, so that guests which test what a CPU does (paging, debug,
-syscall...) are not among the steps. -smap: with it this TCG takes the stack of an IRET in ring 3 for a supervisor's.
+what came out. Stock kernels get noxsave: this TCG does not intercept XSETBV. The guest `debug` is no step: this TCG's
+VMRUN loads DR7 and arms no breakpoint. -smap: with it this TCG takes the stack of an IRET in ring 3 for a supervisor's.
 tsc=reliable: on a busy host the outer kernel finds its TSC unstable, and KVM moves the guests' then."""
 import os
 import re
@@ -21,10 +20,16 @@ STEPS = os.environ.get('NESTED_STEPS', '').split()
 MACHINES = (2, 1)  # by their CPUs
 CHANGES = int(os.environ.get('NESTED_CHANGES', 6))
 GUESTS = [('stub', 1), ('stub', 2), ('strings', 1), ('blocks', 1), ('timer', 1), ('ipi', 1), ('ipi', 2),
-          ('poweroff', 1)]
-# What KVM's local APIC does otherwise than the SDM has it: it records no illegal vectors, and takes any value for
-# an EOI by MSR.
-DEVIATES = {'esr__illegal_vector', 'lapic__x2apic_mode'}
+          ('poweroff', 1), ('exceptions', 1), ('paging', 1), ('prot32', 1), ('v86', 1), ('realmode', 1), ('syscall', 1),
+          ('msr', 1), ('fpu', 1), ('io', 1), ('smc', 1), ('pcboard', 1), ('smp', 2)]
+# On a level without XSAVE; elsewhere a smaller MAXPHYADDR than the host's would show, which KVM cannot hide.
+NO_XSAVE = {'fpu', 'syscall'}
+# What KVM does otherwise than the SDM has it: its local APIC records no illegal vectors, and takes any value for an EOI
+# by MSR; a page table where there is no memory it takes for the access itself.
+DEVIATES = {'esr__illegal_vector', 'lapic__x2apic_mode', 'hole__tables_outside_memory'}
+# What this TCG does, besides what guests expect of it (they are told by -a tcg): an exception while KVM injects one that
+# it had intercepted is not the second of two.
+DEVIATES |= {'df__contributory_twice'}
 LINUX = 'trivisor run --engine kvm -m 256 -k /bin/vmlinuz -a "console=ttyS0 panic=-1 noxsave $a run=\\"$r\\"" $o'
 DISK = ('dd if=/dev/urandom of=/tmp/x bs=64k count=32 2>/dev/null; dd if=/tmp/x of=/dev/vda bs=64k conv=fsync '
         '2>/dev/null; sha256sum < /tmp/x; dd if=/dev/vda of=/dev/null bs=4k count=1000 iflag=direct')
@@ -78,7 +83,8 @@ def steps(cpus_outside):
     # A level without XSAVE, see above.
     s['cpu'] = ('trivisor run --engine kvm --cpu x86-64-v2 -m 64 -k /bin/guest-cpuid', 60)
     for name, cpus in GUESTS:
-        s[f'{name}-{cpus}'] = (f'trivisor run --engine kvm -m 64 -c {cpus} -k /bin/guest-{name}', 60)
+        cpu = '--cpu x86-64-v2' if name in NO_XSAVE else ''
+        s[f'{name}-{cpus}'] = (f'trivisor run --engine kvm {cpu} -m 64 -c {cpus} -k /bin/guest-{name} -a tcg', 60)
     for cpus in 1, 2:
         s[f'linux-{cpus}'] = (f"a=quiet r='grep -c ^processor /proc/cpuinfo' o='-c {cpus} -i /bin/initramfs.img'; " + LINUX,
                               90)
@@ -212,7 +218,7 @@ def test_guest(results, name, cpus):
     status, out = of(results, f'{name}-{cpus}')
     m = re.search(r'^guest: (\d+) passed, (\d+) failed', out, re.M)
     assert m, f'no summary, status {status}:\n{out[-3000:]}'
-    failed = set(re.findall(r'^fail (\S+)', out, re.M))
+    failed = set(re.findall(r'^(?:fail|error) (\S+)', out, re.M))
     assert int(m[1]) and int(m[2]) == len(failed) and failed <= DEVIATES, out
     # isa-debug-exit: (value << 1) | 1
     assert status == (0 if name == 'poweroff' else 3 if failed else 1)

@@ -242,11 +242,7 @@ bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit)
     rip = c->s.rip;
     c->stats.interp_steps++;
     c->cannot = NULL;
-    r = INTERP_UNSUPPORTED;
-    if (!c->m->vm->cpu_model.xcr0_valid)
-        why = "the interpreter needs a CPU with XSAVE";
-    else if (!err)
-        r = interp_step(&c->interp);
+    r = err ? INTERP_UNSUPPORTED : interp_step(&c->interp);
     if (!err && !c->cannot && r != INTERP_UNSUPPORTED) {
         if (r == INTERP_SHUTDOWN) {
             exit->kind = ENGINE_EXIT_SHUTDOWN;
