@@ -133,7 +133,7 @@ static u32 read_queue(struct virtio_pci *t, u64 off)
     case QUEUE_SIZE: /* and QUEUE_MSIX_VECTOR */
         return q->size | (u32)q->vector << 16;
     case QUEUE_ENABLE: /* and QUEUE_NOTIFY_OFF */
-        return q->enabled | (u32)t->queue_select << 16;
+        return (q->enabled || q->early) | (u32)t->queue_select << 16;
     case QUEUE_DESC:
     case QUEUE_DESC + 4:
         return half(q->desc, off != QUEUE_DESC);
@@ -208,10 +208,12 @@ static void write_queue(struct virtio_pci *t, u64 off, unsigned size, u32 val)
         if (val && val <= q->size_max)
             q->size = (u16)val;
     } else if (off == QUEUE_ENABLE && size == 2) {
-        /* Rings may only be set up once the features are settled: they say what layout it is. */
-        if (val == 1 && (t->d->status & VIRTIO_STATUS_FEATURES_OK) &&
-            !virtq_enable(t->d, t->queue_select))
-            virtio_broken(t->d, "a queue's size or addresses cannot be used");
+        /* Features say what layout rings have. A driver should settle them first (3.1.1), but some
+         * do not (Little Kernel), and QEMU lets them. */
+        if (val == 1 && !(t->d->status & VIRTIO_STATUS_FEATURES_OK))
+            q->early = true;
+        else if (val == 1)
+            virtio_enable_queue(t->d, t->queue_select);
     } else if (size == 4) {
         if (off == QUEUE_DESC || off == QUEUE_DESC + 4)
             set_half(&q->desc, off != QUEUE_DESC, val);

@@ -84,6 +84,20 @@ bool virtio_features_acceptable(struct virtio_device *d)
            (!d->ops->features_ok || d->ops->features_ok(d));
 }
 
+void virtio_enable_queue(struct virtio_device *d, unsigned n)
+{
+    d->q[n].early = false;
+    if (!virtq_enable(d, n))
+        virtio_broken(d, "a queue's size or addresses cannot be used");
+}
+
+static void enable_early(struct virtio_device *d)
+{
+    for (unsigned i = 0; i < d->nqueues; i++)
+        if (d->q[i].early)
+            virtio_enable_queue(d, i);
+}
+
 static void start(struct virtio_device *d)
 {
     if (d->ops->start)
@@ -112,6 +126,8 @@ void virtio_set_status(struct virtio_device *d, u8 status)
     added &= (u8)~VIRTIO_STATUS_NEEDS_RESET; /* the device's own bit */
     /* Bits are only cleared by a reset (2.1.1). */
     d->status |= added;
+    if (added & VIRTIO_STATUS_FEATURES_OK)
+        enable_early(d);
     if (added & VIRTIO_STATUS_DRIVER_OK)
         start(d);
 }

@@ -83,6 +83,8 @@ struct virtq {
     u16 size_max; /* what the device offers; 0: no such queue */
     u16 size;
     bool enabled;
+    /* The driver enabled it before FEATURES_OK; it is then. Not saved. */
+    bool early;
     u16 vector;
     u64 desc, driver, device; /* guest addresses; frozen while enabled */
     /* Where desc, driver and device are in host memory; set when the queue is enabled. */
@@ -146,6 +148,8 @@ static inline bool virtio_has(const struct virtio_device *d, u64 feature)
     return (d->features & feature) != 0;
 }
 
+/* For transports, with the features settled: enables queue n, or the device is broken. */
+void virtio_enable_queue(struct virtio_device *d, unsigned n);
 /* DRIVER_OK and not broken or in reset: queues may be used. */
 bool virtio_live(const struct virtio_device *d);
 

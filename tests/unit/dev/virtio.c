@@ -123,6 +123,36 @@ static void virtio__queue_registers_are_frozen_while_enabled(void **state)
     }
 }
 
+/* Against 3.1.1, but done: queues first, then FEATURES_OK. */
+static void virtio__queues_before_features_ok(void **state)
+{
+    (void)state;
+    td_new(&t);
+    t.drv.mode = vd_mode(0);
+    t.drv.features = VD_F_VERSION_1;
+    vd_put(&t.drv, VD_STATUS, 1, VD_ACKNOWLEDGE | VD_DRIVER);
+    vd_put(&t.drv, VD_DRIVER_FEATURE_SELECT, 4, 1);
+    vd_put(&t.drv, VD_DRIVER_FEATURE, 4, VD_F_VERSION_1 >> 32);
+    for (unsigned q = 0; q < TD_QUEUES; q++) {
+        vd_setup_queue(&t.drv, q, 16);
+        assert_false(t.d.q[q].enabled);
+    }
+    vd_driver_ok(&t.drv);
+    for (unsigned q = 0; q < TD_QUEUES; q++)
+        assert_true(t.d.q[q].enabled);
+    vd_put(&t.drv, VD_STATUS, 1, 0);
+    assert_false(t.d.q[0].enabled);
+    /* Features decide on the layout, so bad rings are seen later, too. */
+    vd_put(&t.drv, VD_QUEUE_SELECT, 2, 0);
+    vd_put64(&t.drv, VD_QUEUE_DESC, 1);
+    vd_put(&t.drv, VD_QUEUE_ENABLE, 2, 1);
+    vd_put(&t.drv, VD_DRIVER_FEATURE_SELECT, 4, 1);
+    vd_put(&t.drv, VD_DRIVER_FEATURE, 4, VD_F_VERSION_1 >> 32);
+    vd_put(&t.drv, VD_STATUS, 1, VD_ACKNOWLEDGE | VD_DRIVER | VD_FEATURES_OK);
+    assert_int_equal(vd_status(&t.drv) & VD_NEEDS_RESET, VD_NEEDS_RESET);
+    td_free(&t);
+}
+
 static void virtio__queue_that_is_not_there(void **state)
 {
     (void)state;
@@ -469,6 +499,7 @@ int main(void)
         cmocka_unit_test(virtio__features),
         cmocka_unit_test(virtio__status),
         cmocka_unit_test(virtio__queue_registers_are_frozen_while_enabled),
+        cmocka_unit_test(virtio__queues_before_features_ok),
         cmocka_unit_test(virtio__queue_that_is_not_there),
         cmocka_unit_test(virtio__bad_queues_are_refused),
         cmocka_unit_test(virtio__vectors),
