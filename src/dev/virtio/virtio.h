@@ -83,7 +83,7 @@ struct virtq {
     u16 size_max; /* what the device offers; 0: no such queue */
     u16 size;
     bool enabled;
-    /* The driver enabled it before FEATURES_OK; it is then. Not saved. */
+    /* The driver enabled it before FEATURES_OK; it is then. */
     bool early;
     u16 vector;
     u64 desc, driver, device; /* guest addresses; frozen while enabled */

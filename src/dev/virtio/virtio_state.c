@@ -7,6 +7,9 @@
 
 #include "dev/virtio/virtq_priv.h"
 
+/* How a queue is. */
+enum { QUEUE_OFF, QUEUE_ON, QUEUE_EARLY };
+
 static void save_queue(const struct virtq *q, struct stream *out)
 {
     stream_put_u16(out, q->size);
@@ -14,7 +17,7 @@ static void save_queue(const struct virtq *q, struct stream *out)
     stream_put_u64(out, q->desc);
     stream_put_u64(out, q->driver);
     stream_put_u64(out, q->device);
-    stream_put_u8(out, q->enabled);
+    stream_put_u8(out, q->enabled ? QUEUE_ON : q->early ? QUEUE_EARLY : QUEUE_OFF);
     if (!q->enabled)
         return;
     stream_put_u16(out, q->next_avail);
@@ -51,16 +54,21 @@ static bool get_bool(struct stream *in, bool *b)
 static bool load_queue(struct virtio_device *d, unsigned n, struct stream *in)
 {
     struct virtq *q = &d->q[n];
-    bool enabled;
+    u8 how;
 
     q->size = stream_get_u16(in);
     q->vector = stream_get_u16(in);
     q->desc = stream_get_u64(in);
     q->driver = stream_get_u64(in);
     q->device = stream_get_u64(in);
-    if (!get_bool(in, &enabled) || q->size > q->size_max || (!q->size && q->size_max))
+    how = stream_get_u8(in);
+    if (how > QUEUE_EARLY || q->size > q->size_max || (!q->size && q->size_max))
         return false;
-    if (!enabled)
+    q->early = how == QUEUE_EARLY;
+    /* With FEATURES_OK it has been enabled. */
+    if (q->early && (d->status & VIRTIO_STATUS_FEATURES_OK))
+        return false;
+    if (how != QUEUE_ON)
         return true;
     q->next_avail = stream_get_u16(in);
     q->next_used = stream_get_u16(in);

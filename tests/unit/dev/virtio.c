@@ -126,6 +126,9 @@ static void virtio__queue_registers_are_frozen_while_enabled(void **state)
 /* Against 3.1.1, but done: queues first, then FEATURES_OK. */
 static void virtio__queues_before_features_ok(void **state)
 {
+    static u8 buf[1024];
+    struct stream s = {.buf = buf, .cap = sizeof(buf)};
+
     (void)state;
     td_new(&t);
     t.drv.mode = vd_mode(0);
@@ -137,6 +140,10 @@ static void virtio__queues_before_features_ok(void **state)
         vd_setup_queue(&t.drv, q, 16);
         assert_false(t.d.q[q].enabled);
     }
+    /* Saved and restored in between. */
+    assert_int_equal(virtio_save(&t.d, &s), 0);
+    s.pos = 0;
+    assert_int_equal(virtio_load(&t.d, &s), 0);
     vd_driver_ok(&t.drv);
     for (unsigned q = 0; q < TD_QUEUES; q++)
         assert_true(t.d.q[q].enabled);
