@@ -100,7 +100,9 @@ static void read_disk(struct helper *h)
     if (!b)
         return;
     h->rq.disk = (struct bootdisk_source){.read = disk_readv, .opaque = b, .size = b->size};
-    rep->status = confine(h, why, sizeof(why));
+    rep->status = bootdisk_prepare(why, sizeof(why));
+    if (!rep->status)
+        rep->status = confine(h, why, sizeof(why));
     if (!rep->status)
         rep->status = bootdisk_read(&h->rq, &rep->answer, why, sizeof(why));
     if (rep->status)

@@ -94,8 +94,8 @@ def steps(cpus_outside):
     s['dirty'] = ('ld-linux-x86-64.so.2 --library-path /bin /bin/dirty', 30)
     s['start'] = ('TMPDIR=/tmp sh /bin/start.sh --engine kvm --program trivisor --runs 2', 60)
     # Of two kinds (slow.c); what 'auto' has found is forgotten before.
-    s['slow'] = ('rm -f /run/trivisor/engine-speeds; export LD_PRELOAD=/bin/slow.so; trivisor doctor; '
-                 'trivisor run --engine auto -m 64 -k /bin/guest-stub; rm /run/trivisor/engine-speeds; '
+    s['slow'] = ('mkdir -p /run; forget="rm -f /run/trivisor/engine-speeds"; export LD_PRELOAD=/bin/slow.so; $forget; '
+                 'trivisor doctor; $forget; trivisor run --engine auto -m 64 -k /bin/guest-stub; $forget; '
                  'SLOW_KVM=hang trivisor run --engine auto -m 64 -k /bin/guest-stub', 90)
     s['pause'] = (PAUSE, 120)
     s['plug'] = (PLUG, 180)

@@ -42,6 +42,10 @@ struct bootdisk_answer {
     char args[BOOTDISK_ARGS_MAX];
 };
 
+/* Loads the library that bootdisk_read needs; for those who are confined before that. 0, or -ENOENT
+ * with why. */
+int bootdisk_prepare(char *why, size_t why_size);
+
 /*
  * Looks in each partition (or in the disk itself) for, in this order: Boot Loader Specification
  * entries (the highest version), the first entry of GRUB's configuration, /vmlinuz and /initrd.img,

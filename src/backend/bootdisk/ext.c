@@ -154,6 +154,19 @@ static void explain(const struct ext *e, errcode_t r, char *why, size_t why_size
         snprintf(why, why_size, "%s", lib.error_message(r));
 }
 
+int ext_prepare(char *why, size_t why_size)
+{
+    static bool done;
+
+    if (done)
+        return 0;
+    if (library_load(SONAME, functions, ARRAY_SIZE(functions), why, why_size))
+        return -ENOENT;
+    lib.initialize_ext2_error_table();
+    done = true;
+    return 0;
+}
+
 struct ext *ext_open(struct disk *d, const struct disk_part *p, char *why, size_t why_size)
 {
     struct ext *e = calloc(1, sizeof(*e));
@@ -163,11 +176,10 @@ struct ext *ext_open(struct disk *d, const struct disk_part *p, char *why, size_
         snprintf(why, why_size, "out of memory");
         return NULL;
     }
-    if (library_load(SONAME, functions, ARRAY_SIZE(functions), why, why_size)) {
+    if (ext_prepare(why, why_size)) {
         free(e);
         return NULL;
     }
-    lib.initialize_ext2_error_table();
     e->disk = d;
     e->part = p;
     opening = e;

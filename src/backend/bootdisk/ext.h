@@ -7,6 +7,9 @@
 
 struct ext;
 
+/* Loads libext2fs, once. 0, or -ENOENT with why. ext_open does it too, but a confined process
+ * cannot. */
+int ext_prepare(char *why, size_t why_size);
 /* Opens the file system of a partition; disk and partition must outlive it. NULL with what is
  * wrong in why. */
 struct ext *ext_open(struct disk *d, const struct disk_part *p, char *why, size_t why_size);

@@ -334,6 +334,11 @@ static bool is_bzimage(struct disk *d)
     return !disk_read(d, sectors, sizeof(sectors), 0) && !memcmp(sectors + 0x202, "HdrS", 4);
 }
 
+int bootdisk_prepare(char *why, size_t why_size)
+{
+    return ext_prepare(why, why_size);
+}
+
 int bootdisk_read(const struct bootdisk_request *rq, struct bootdisk_answer *out, char *err,
                   size_t err_size)
 {
