@@ -4,6 +4,7 @@
  * none, they are put in, so that what is tried is what a forger can write.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
