@@ -2,19 +2,21 @@
 """Engine kvm on a machine that has no /dev/kvm to offer: QEMU's TCG emulates an AMD CPU with SVM and nested
 paging, Debian's kernel on it has KVM, and in its initramfs is trivisor.
 
-Two boots run all steps, with two CPUs and, for changes of engine, with one (docs/decisions/0016); the tests look at
-what came out. Stock kernels get noxsave: this TCG does not intercept XSETBV. The guest `debug` is no step: this TCG's
+Two machines (outer.py) run all steps, one with two CPUs and, for changes of engine, one with one (docs/decisions/0016);
+the tests look at what came out. Stock kernels get noxsave: this TCG does not intercept XSETBV. The guest `debug` is no step: this TCG's
 VMRUN loads DR7 and arms no breakpoint. -smap: with it this TCG takes the stack of an IRET in ring 3 for a supervisor's.
 tsc=reliable: on a busy host the outer kernel finds its TSC unstable, and KVM moves the guests' then."""
 import os
 import re
 import subprocess
+import time
 
 import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.path.join(ROOT, 'build')
-BOOT_LIMIT = int(os.environ.get('NESTED_LIMIT', 600))  # for all steps of a machine
+import outer
+
+ROOT = outer.ROOT
+LIMIT = int(os.environ.get('NESTED_LIMIT', 840))  # seconds for all machines
 # For a soak: NESTED_STEPS=change NESTED_CHANGES=200 NESTED_LIMIT=3600
 STEPS = os.environ.get('NESTED_STEPS', '').split()
 MACHINES = (2, 1)  # by their CPUs
@@ -72,7 +74,7 @@ exit $status""".replace('PLUGGED', PLUGGED).replace('LINUX', LINUX)
 
 
 def steps(cpus_outside):
-    """{name: (shell command, limit in seconds)} of the machine with so many CPUs"""
+    """Those of the machine with so many CPUs, for outer.script()."""
     if cpus_outside == 1:
         s = {'change': (f'/bin/change.sh {CHANGES}', 60 + 20 * CHANGES)}
         return {name: step for name, step in s.items() if not STEPS or name in STEPS}
@@ -102,74 +104,6 @@ def steps(cpus_outside):
     return {name: step for name, step in s.items() if not STEPS or name in STEPS}
 
 
-def script(cpus_outside):
-    out = ['#!/bin/sh', 'cd /bin', 'ld-linux-x86-64.so.2 --library-path /bin /bin/hold </dev/null &']
-    for name, (command, limit) in steps(cpus_outside).items():
-        # A file each: the guest's own console cannot be mistaken for ours.
-        out += [f"cat > /tmp/step <<'STEP'\n{command}\nSTEP",
-                f'echo "@begin {name}"; timeout {limit} sh /tmp/step </dev/null 2>&1; echo "@end {name} $?"']
-    return '\n'.join(out) + '\n'
-
-
-def libraries(program):
-    r = subprocess.run(['ldd', program], capture_output=True, text=True, timeout=30, check=True)
-    return re.findall(r'(/lib\S+)', r.stdout)
-
-
-def slirp():
-    """What a user network loads when it is made."""
-    r = subprocess.run(['/sbin/ldconfig', '-p'], capture_output=True, text=True, timeout=30, check=True)
-    path = re.search(r'libslirp\.so\.0 \(libc6,x86-64.* => (\S+)', r.stdout)[1]
-    return [path] + libraries(path)
-
-
-def image(tmp, kernel):
-    """The outer machines' initramfs."""
-    r = subprocess.run(['ninja', '-C', BUILD, 'tests/carry/carry.img'], capture_output=True, text=True, timeout=300,
-                       check=False)
-    assert r.returncode == 0, f'no guest image: {r.stdout[-2000:]}{r.stderr}'
-    program = os.environ.get('TRIVISOR', os.path.join(BUILD, 'trivisor'))
-    small = tmp / 'trivisor.bin'
-    subprocess.run(['strip', '-o', small, program], timeout=60, check=True)
-    for cpus in MACHINES:
-        (tmp / f'steps-{cpus}').write_text(script(cpus))
-    (tmp / 'trivisor').write_text('#!/bin/sh\nexec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/trivisor.bin "$@"\n')
-    add = [str(small), str(tmp / 'trivisor'), f'{kernel}:/bin/vmlinuz']
-    add += [str(tmp / f'steps-{cpus}') for cpus in MACHINES]
-    add += [f'{os.path.realpath(lib)}:/bin/{os.path.basename(lib)}' for lib in sorted({*libraries(program), *slirp()})]
-    add += [os.path.join(BUILD, 'guests', f'guest-{g}') for g in sorted({'cpuid'} | {g for g, _ in GUESTS})]
-    add += [os.path.join(BUILD, 'tools', f) for f in ('initramfs.img', 'virtio.img')]
-    add += [os.path.join(BUILD, 'tests', 'nested', f) for f in ('dirty', 'hold', 'slow.so')]
-    add += [os.path.join(BUILD, 'tests', 'carry', 'carry.img'), os.path.join(ROOT, 'tests', 'nested', 'change.sh'),
-            os.path.join(ROOT, 'bench', 'start.sh')]
-    out = str(tmp / 'outer.img')
-    argv = [os.path.join(ROOT, 'tools', 'mkinitramfs.py'), '-o', out, '--init', os.path.join(BUILD, 'tools', 'init'),
-            '--modules', 'kvm_amd']
-    for a in add:
-        argv += ['--add', a]
-    r = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
-    assert r.returncode == 0, r.stderr
-    return out
-
-
-def boot(kernel, initrd, cpus):
-    """{step: (exit status, output)} of one machine"""
-    argv = ['qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max,-smap', '-M', 'q35', '-m', '2G', '-smp', str(cpus),
-            '-display', 'none', '-serial', 'stdio', '-monitor', 'none', '-no-reboot', '-nic', 'none', '-kernel', kernel,
-            '-initrd', initrd, '-append',
-            f'console=ttyS0 loglevel=2 panic=-1 no_timer_check tsc=reliable modules=kvm_amd run=steps-{cpus}']
-    try:
-        r = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                           timeout=BOOT_LIMIT, check=False)
-        raw = r.stdout
-    except subprocess.TimeoutExpired as e:
-        raw = e.stdout or b''
-    text = raw.decode(errors='replace').replace('\r', '')
-    found = re.findall(r'@begin (\S+)\n(.*?)@end \1 (\d+)\n', text, re.S)
-    assert found, f'the outer machine did not come up:\n{text[-3000:]}'
-    return {name: (int(status), out) for name, out, status in found}
-
-
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     """{step: (exit status, output)}"""
@@ -178,16 +112,17 @@ def results(tmp_path_factory):
                        check=False)
     assert r.returncode == 0, f'no guest kernel: {r.stderr}'
     kernel = r.stdout.strip()
-    initrd = image(tmp, kernel)
+    until = time.monotonic() + LIMIT
+    todo = {cpus: steps(cpus) for cpus in MACHINES}
+    initrd = outer.image(tmp, kernel, sorted({'cpuid'} | {g for g, _ in GUESTS}), todo)
     found = {}
     for cpus in MACHINES:
-        if steps(cpus):
-            found.update(boot(kernel, initrd, cpus))
+        found.update(outer.run(kernel, initrd, cpus, todo[cpus], until))
     return found
 
 
 def of(results, step):
-    assert step in results, f'not reached; the last step was {list(results)[-1]}'
+    assert step in results, f'no end of it, see the warnings; there is one of {", ".join(results)}'
     return results[step]
 
 
