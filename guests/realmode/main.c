@@ -254,7 +254,8 @@ TEST(mode__many_round_trips)
 TEST(int__clock_through_pic_and_vector_table)
 {
     T(t_pit_irq);
-    CHECK_EQ(o16(0), 5);
+    /* It stops after five ticks; on a busy host another one may come before its CLI. */
+    CHECK(o16(0) >= 5);
 }
 
 TEST(int__moved_vector_table)
