@@ -129,8 +129,6 @@ bool x86_cpu_model_valid(const struct x86_cpu_model *m)
     (RFLAGS_ARITH | RFLAGS_FIXED | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT |   \
      RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID)
 #define SEG_KNOWN 0xf0ffu
-#define DR6_EVENTS 0xe00fu /* B0-B3, BD, BS, BT */
-#define DR7_KNOWN 0xffff27ffu
 #define XSAVE_MXCSR 24
 #define XSAVE_HEADER 512
 #define XSAVE_HEADER_SIZE 64

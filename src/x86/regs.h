@@ -98,9 +98,11 @@ enum { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_NSEG };
 #define DR6_BS BIT64(14)
 #define DR6_BT BIT64(15)
 #define DR6_BD BIT64(13)
+#define DR6_EVENTS 0xe00fu /* B0-B3, BD, BS, BT */
 #define DR6_INIT 0xffff0ff0u
 #define DR7_GD BIT64(13)
 #define DR7_INIT 0x400u
+#define DR7_KNOWN 0xffff27ffu
 #define DR7_ENABLED 0xffu /* L0 G0 .. L3 G3 */
 
 /* Exception vectors (SDM 3A table 6-1) */

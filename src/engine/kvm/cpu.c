@@ -19,6 +19,15 @@
 
 #define SUPPORTED_MAX 256
 
+/*
+ * Bits of IA32_ARCH_CAPABILITIES that say of an MSR that it is there (SDM 4 table 2-2): TSX_CTRL,
+ * MCU_CONTROL, MISC_PACKAGE_CTLS with ENERGY_FILTERING_CTL, DOITM, MCU_ENUMERATION, FB_CLEAR_CTRL,
+ * XAPIC_DISABLE_STATUS, OVERCLOCKING_STATUS, GDS_CTRL. The filter sends all MSRs but the hardware's
+ * here, where those are not. Without TSX_CTRL and RTM nobody looks for a weakness of TSX.
+ */
+#define ARCH_CAPS_OF_MSRS                                                                          \
+    (BIT64(7) | MASK64(12, 9) | BIT64(16) | BIT64(18) | BIT64(21) | BIT64(23) | BIT64(25))
+
 /* What VMCS or VMCB hold or the CPU switches, commands to the CPU (no value: not moved with the
  * state), and the local APIC's. EFER, FS and GS base are part of KVM's special registers. */
 static const struct {
@@ -106,8 +115,9 @@ int kvm_restrict_model(struct x86_cpu_model *model, int sys)
     if (err >= 0) {
         x86_cpu_model_restrict(model, supported, list);
         supported(list, 7, 0, r);
-        model->arch_caps =
-            r[3] & F7D_ARCH_CAPABILITIES ? feature_msr(sys, MSR_ARCH_CAPABILITIES) : 0;
+        model->arch_caps = r[3] & F7D_ARCH_CAPABILITIES
+                               ? feature_msr(sys, MSR_ARCH_CAPABILITIES) & ~ARCH_CAPS_OF_MSRS
+                               : 0;
     }
     free(list);
     return err < 0 ? err : 0;

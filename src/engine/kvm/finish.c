@@ -249,7 +249,7 @@ bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit)
             snprintf(exit->text, sizeof(exit->text), "%s", c->interp.why);
             return false;
         }
-        err = kvm_put_state(c);
+        err = kvm_put_back(c);
         if (!err)
             return true; /* a halt is seen by the caller */
     }

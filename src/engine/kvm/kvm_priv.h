@@ -116,6 +116,9 @@ int kvm_fetch_state(struct kvm_cpu *c);
 /* Only the special registers, and cr8 and apic_base. */
 int kvm_fetch_sregs(struct kvm_cpu *c);
 int kvm_put_state(struct kvm_cpu *c);
+/* A state that was fetched and has done something since: NMIs to come are as KVM has them, for
+ * another vCPU may have sent one meanwhile. */
+int kvm_put_back(struct kvm_cpu *c);
 int kvm_put_tsc_offset(struct kvm_cpu *c);
 /* The next thing the vCPU does is to take interrupt `vector` of the 8259, halted or not. It can:
  * kvm_run says so (ready_for_interrupt_injection). */

@@ -47,7 +47,8 @@ static void seg_from(struct x86_seg *to, const struct kvm_segment *k)
                      (k->l ? X86_SEG_L : 0) | (k->db ? X86_SEG_DB : 0) | (k->g ? X86_SEG_G : 0));
 }
 
-static void seg_to(struct kvm_segment *k, const struct x86_seg *from)
+/* L counts in long mode only, and KVM refuses it elsewhere, even what it gave itself. */
+static void seg_to(struct kvm_segment *k, const struct x86_seg *from, bool lma)
 {
     *k = (struct kvm_segment){
         .base = from->base,
@@ -58,7 +59,7 @@ static void seg_to(struct kvm_segment *k, const struct x86_seg *from)
         .dpl = (from->attr & X86_SEG_DPL) >> X86_SEG_DPL_SHIFT,
         .present = (from->attr & X86_SEG_P) != 0,
         .avl = (from->attr & X86_SEG_AVL) != 0,
-        .l = (from->attr & X86_SEG_L) != 0,
+        .l = lma && (from->attr & X86_SEG_L) != 0,
         .db = (from->attr & X86_SEG_DB) != 0,
         .g = (from->attr & X86_SEG_G) != 0,
         .unusable = !(from->attr & X86_SEG_P),
@@ -228,8 +229,10 @@ int kvm_fetch_state(struct kvm_cpu *c)
         err = kvm_ioctl(c->fd, KVM_GET_DEBUGREGS, &dr);
     if (!err) {
         memcpy(s->dr, dr.db, sizeof(s->dr));
-        s->dr6 = dr.dr6;
-        s->dr7 = dr.dr7;
+        /* KVM keeps, and the CPU too, what belongs to transactions and bus locks (SDM 3B 17.2),
+         * which no guest of ours is shown. */
+        s->dr6 = (dr.dr6 & DR6_EVENTS) | DR6_INIT;
+        s->dr7 = (dr.dr7 & DR7_KNOWN) | DR7_INIT;
         err = fetch_xsave(c);
     }
     if (!err && c->m->vm->cpu_model.xcr0_valid) {
@@ -259,9 +262,9 @@ static int put_sregs(struct kvm_cpu *c)
     };
 
     for (unsigned i = 0; i < X86_NSEG; i++)
-        seg_to(segment(&r, i), &s->seg[i]);
-    seg_to(&r.ldt, &s->ldtr);
-    seg_to(&r.tr, &s->tr);
+        seg_to(segment(&r, i), &s->seg[i], x86_long_mode(s));
+    seg_to(&r.ldt, &s->ldtr, x86_long_mode(s));
+    seg_to(&r.tr, &s->tr, x86_long_mode(s));
     if (x86_pae_paging(s->cr0, s->cr4, s->efer)) {
         r.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
         memcpy(r.pdptrs, s->pdpte, sizeof(s->pdpte));
@@ -269,11 +272,11 @@ static int put_sregs(struct kvm_cpu *c)
     return kvm_ioctl(c->fd, KVM_SET_SREGS2, &r);
 }
 
-static int put_events(struct kvm_cpu *c)
+static int put_events(struct kvm_cpu *c, bool nmis)
 {
     const struct x86_vcpu_state *s = &c->s;
     struct kvm_vcpu_events e = {
-        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        .flags = KVM_VCPUEVENT_VALID_SHADOW | (nmis ? KVM_VCPUEVENT_VALID_NMI_PENDING : 0),
         .interrupt.shadow = (s->int_shadow & 1 ? KVM_X86_SHADOW_INT_STI : 0) |
                             (s->int_shadow & 2 ? KVM_X86_SHADOW_INT_MOV_SS : 0),
         .nmi.masked = s->nmi_blocked,
@@ -361,7 +364,7 @@ static int put_xsave(struct kvm_cpu *c)
     return kvm_ioctl(c->fd, KVM_SET_XSAVE, c->xsave);
 }
 
-int kvm_put_state(struct kvm_cpu *c)
+static int put_state(struct kvm_cpu *c, bool nmis)
 {
     struct x86_vcpu_state *s = &c->s;
     struct kvm_regs regs = {.rip = s->rip, .rflags = s->rflags};
@@ -388,9 +391,19 @@ int kvm_put_state(struct kvm_cpu *c)
         err = put_activity(c);
     /* Last: SET_REGS forgets a pending exception. */
     if (!err)
-        err = put_events(c);
+        err = put_events(c, nmis);
     /* What KVM last said is stale: it is asked again. */
     c->run->ready_for_interrupt_injection = 0;
     c->irq_maybe = true;
     return err;
+}
+
+int kvm_put_state(struct kvm_cpu *c)
+{
+    return put_state(c, true);
+}
+
+int kvm_put_back(struct kvm_cpu *c)
+{
+    return put_state(c, false);
 }

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What goes between KVM and the board's form of a vCPU, with KVM played by this file: it takes and
+ * gives what Linux' does (arch/x86/kvm/x86.c).
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "engine/kvm/kvm_priv.h"
+#include "test.h"
+#include "x86/cpu_features.h"
+#include "x86/msr.h"
+#include "x86/synthetic.h"
+
+#define SIZE 0x10000u
+#define TSX_CTRL BIT64(7) /* IA32_ARCH_CAPABILITIES (SDM 4 table 2-2) */
+
+static struct vm vm;
+static struct vcpu vcpu;
+static struct kvm_cpu cpu;
+static struct kvm_machine machine;
+static struct kvm_run run;
+static u8 ram[SIZE] __attribute__((aligned(PAGE_SIZE)));
+
+static struct {
+    struct kvm_regs regs;
+    struct kvm_sregs2 sregs;
+    struct kvm_debugregs debug;
+    u8 nmis;
+    bool nmi_comes; /* from another vCPU, once the state has been fetched */
+} kvm;
+
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+/* kvm_is_valid_sregs. */
+static int set_sregs(const struct kvm_sregs2 *s)
+{
+    bool lma = (s->efer & EFER_LME) && (s->cr0 & CR0_PG);
+
+    if (lma ? !(s->efer & EFER_LMA) : (s->efer & EFER_LMA) || s->cs.l)
+        return -EINVAL;
+    kvm.sregs = *s;
+    return 0;
+}
+
+static int supported_cpuid(struct kvm_cpuid2 *list)
+{
+    static const u32 leaf[][2] = {{1, 0},   {7, 0},           {7, 1},          {0xd, 0},
+                                  {0xd, 1}, {0x80000001u, 0}, {0x80000008u, 0}};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(leaf); i++)
+        list->entries[i] =
+            (struct kvm_cpuid_entry2){.function = leaf[i][0],
+                                      .index = leaf[i][1],
+                                      .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+                                      .eax = leaf[i][0] == 0xd && !leaf[i][1] ? 3 : ~0u,
+                                      .ebx = ~0u,
+                                      .ecx = ~0u,
+                                      .edx = ~0u};
+    list->nent = ARRAY_SIZE(leaf);
+    return 0;
+}
+
+static int request_of(unsigned long request, void *arg)
+{
+    struct kvm_vcpu_events *e = arg;
+    struct kvm_msr_values *msr = arg;
+
+    switch (request) {
+    case KVM_GET_SUPPORTED_CPUID:
+        return supported_cpuid(arg);
+    case KVM_GET_MSRS:
+        if (msr->nmsrs)
+            msr->entry[0].data = MASK64(8, 0); /* IA32_ARCH_CAPABILITIES */
+        return (int)msr->nmsrs;
+    case KVM_GET_REGS:
+        memcpy(arg, &kvm.regs, sizeof(kvm.regs));
+        return 0;
+    case KVM_SET_REGS:
+        memcpy(&kvm.regs, arg, sizeof(kvm.regs));
+        kvm.nmis += kvm.nmi_comes;
+        return 0;
+    case KVM_GET_SREGS2:
+        memcpy(arg, &kvm.sregs, sizeof(kvm.sregs));
+        return 0;
+    case KVM_SET_SREGS2:
+        return set_sregs(arg);
+    case KVM_GET_DEBUGREGS:
+        memcpy(arg, &kvm.debug, sizeof(kvm.debug));
+        return 0;
+    case KVM_GET_VCPU_EVENTS:
+        memset(e, 0, sizeof(*e));
+        e->nmi.pending = kvm.nmis;
+        return 0;
+    case KVM_SET_VCPU_EVENTS:
+        if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
+            kvm.nmis = e->nmi.pending;
+        return 0;
+    case KVM_GET_MP_STATE:
+        memset(arg, 0, sizeof(struct kvm_mp_state)); /* runnable */
+        return 0;
+    case KVM_GET_XSAVE:
+    case KVM_SET_XSAVE:
+    case KVM_SET_DEBUGREGS:
+    case KVM_SET_MP_STATE:
+    case KVM_SET_DEVICE_ATTR:
+        return 0;
+    default:
+        return -ENOTTY;
+    }
+}
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+    va_list ap;
+    int r;
+
+    (void)fd;
+    va_start(ap, request);
+    r = request_of(request, va_arg(ap, void *));
+    va_end(ap);
+    errno = r < 0 ? -r : 0;
+    return r < 0 ? -1 : r;
+}
+
+static int vcpu_create(struct vcpu *v)
+{
+    v->engine_vcpu = &cpu;
+    return 0;
+}
+
+static const struct engine_ops ops = {.name = "kvm", .vcpu_create = vcpu_create};
+
+static int build(void **state)
+{
+    (void)state;
+    vm_init(&vm, &ops);
+    vm.engine_vm = &machine;
+    if (guest_mem_add(&vm.mem, gpa(0), SIZE, ram, false))
+        return -1;
+    machine.vm = &vm;
+    machine.fd = -1;
+    cpu.v = &vcpu;
+    cpu.m = &machine;
+    cpu.run = &run;
+    return vm_add_vcpu(&vm, &vcpu) || kvm_interp_create(&cpu) ? -1 : 0;
+}
+
+static struct kvm_segment flat(u8 type)
+{
+    return (struct kvm_segment){
+        .limit = ~0u, .selector = 8, .type = type, .present = 1, .s = 1, .db = 1, .g = 1};
+}
+
+/* Protected mode, and code at 0. */
+static void start(const char *code)
+{
+    memset(&kvm, 0, sizeof(kvm));
+    memset(ram, 0, sizeof(ram));
+    strcpy((char *)ram, code);
+    kvm.regs = (struct kvm_regs){.rflags = 2};
+    kvm.sregs = (struct kvm_sregs2){.cr0 = CR0_ET | CR0_PE};
+    kvm.sregs.cs = flat(11);
+    kvm.sregs.ss = kvm.sregs.ds = kvm.sregs.es = kvm.sregs.fs = kvm.sregs.gs = flat(3);
+    kvm.debug = (struct kvm_debugregs){.dr6 = DR6_INIT, .dr7 = DR7_INIT};
+}
+
+static void step(void)
+{
+    struct engine_exit exit;
+
+    if (!kvm_interp_one(&cpu, &exit))
+        fail_msg("%s", exit.text);
+    assert_int_equal(kvm.regs.rip, 1);
+}
+
+/* Of transactions and bus locks, which a guest may have written where the CPU has them. */
+static void debug_registers__have_no_other_bits(void **state)
+{
+    (void)state;
+    start("");
+    kvm.debug.dr6 = (DR6_INIT & ~(BIT64(16) | BIT64(11))) | DR6_BS;
+    kvm.debug.dr7 = DR7_INIT | BIT64(11) | 3;
+    assert_int_equal(kvm_fetch_state(&cpu), 0);
+    assert_int_equal(cpu.s.dr6, DR6_INIT | DR6_BS);
+    assert_int_equal(cpu.s.dr7, DR7_INIT | 3);
+}
+
+/* A descriptor's bit that means nothing outside long mode. */
+static void long_code__outside_long_mode(void **state)
+{
+    (void)state;
+    start("\x90");
+    kvm.sregs.cs.l = 1;
+    step();
+}
+
+static void nmi__that_comes_meanwhile(void **state)
+{
+    (void)state;
+    start("\x90");
+    kvm.nmi_comes = true;
+    step();
+    assert_int_equal(kvm.nmis, 1);
+    kvm.nmi_comes = false;
+    kvm.regs.rip = 0;
+    step();
+    assert_int_equal(kvm.nmis, 1);
+}
+
+/* It says that there is an MSR, which there is not. */
+static void model__has_no_tsx_ctrl(void **state)
+{
+    struct x86_cpu_options opt = {.tsc_khz = 2000000, .ncpus = 1};
+    static struct x86_cpu_model m;
+    u64 val;
+
+    (void)state;
+    synthetic_model(&m, false, 3, &opt);
+    assert_int_equal(kvm_restrict_model(&m, -1), 0);
+    assert_int_equal(m.arch_caps, MASK64(8, 0) & ~TSX_CTRL);
+    vm.cpu_model = m;
+    assert_int_equal(kvm_rdmsr(&cpu, 0x122, &val), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(debug_registers__have_no_other_bits),
+        cmocka_unit_test(long_code__outside_long_mode),
+        cmocka_unit_test(nmi__that_comes_meanwhile),
+        cmocka_unit_test(model__has_no_tsx_ctrl),
+    };
+
+    return cmocka_run_group_tests_name("kvm-state", tests, build, NULL);
+}
