@@ -90,7 +90,8 @@ static void set_regs(void *opaque, const struct vcpu_apic *from)
 {
     struct lapic *l = opaque;
 
-    l->base = from->base;
+    /* Which processor is the boot processor no guest can change, but in KVM's register. */
+    l->base = (from->base & ~APIC_BASE_BSP) | (l->v->bsp ? APIC_BASE_BSP : 0);
     apic_put(&l->tpr, from->reg[APIC_TPR] & 0xff);
     apic_put(&l->ldr, from->reg[APIC_LDR] & 0xff000000u);
     apic_put(&l->dfr, from->reg[APIC_DFR] | 0x0fffffffu);

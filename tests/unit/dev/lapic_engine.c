@@ -190,6 +190,31 @@ static void counts__at_their_end(void **state)
     machine_free(m);
 }
 
+/* KVM's register takes any value for the BSP flag, and a saved APIC's says who it is. */
+static void boot_processor__stays(void **state)
+{
+    static u8 buf[4096];
+    const char *why = NULL;
+    struct stream s;
+    struct device *d;
+
+    (void)state;
+    start();
+    regs.base &= ~BIT64(8);
+    vm_pause(&m->vm);
+    for (d = m->vm.devices; strcmp(d->ops->name, "lapic"); d = d->next)
+        continue;
+    vm_lock(&m->vm);
+    stream_init(&s, buf, sizeof(buf));
+    assert_int_equal(d->ops->save(d, &s, &why), 0);
+    stream_init(&s, buf, s.pos);
+    assert_int_equal(d->ops->load(d, &s), 0);
+    vm_unlock(&m->vm);
+    vm_resume(&m->vm);
+    assert_int_equal(regs.base, LAPIC_DEFAULT_BASE | BIT64(11) | BIT64(8));
+    machine_free(m);
+}
+
 static void deadline__is_the_guests_time(void **state)
 {
     u64 tsc;
@@ -301,6 +326,7 @@ int main(void)
         cmocka_unit_test(levels__are_announced),
         cmocka_unit_test(counts__stand_still),
         cmocka_unit_test(counts__at_their_end),
+        cmocka_unit_test(boot_processor__stays),
         cmocka_unit_test(deadline__is_the_guests_time),
         cmocka_unit_test(device__has_the_timer),
         cmocka_unit_test(events__arrive),
