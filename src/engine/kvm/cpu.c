@@ -162,7 +162,7 @@ int kvm_set_cpuid(struct kvm_cpu *c)
 
 int kvm_set_msr_filter(struct kvm_machine *m)
 {
-    static u8 all[1] = {0xff};
+    static u64 all = ~0ull; /* KVM reads whole words (kvm_add_msr_filter) */
     struct kvm_msr_filter f = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
     struct kvm_enable_cap cap = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
                                  /* INVAL: the x2APIC's, which no filter applies to, come that way
@@ -177,7 +177,7 @@ int kvm_set_msr_filter(struct kvm_machine *m)
             .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
             .base = hw[i].first,
             .nmsrs = hw[i].last - hw[i].first + 1,
-            .bitmap = all,
+            .bitmap = (u8 *)&all,
         };
     return err ? err : kvm_ioctl(m->fd, KVM_X86_SET_MSR_FILTER, &f);
 }

@@ -28,6 +28,7 @@ static struct {
     struct kvm_regs regs;
     struct kvm_sregs2 sregs;
     struct kvm_debugregs debug;
+    struct kvm_msr_filter filter;
     u8 nmis;
     bool nmi_comes; /* from another vCPU, once the state has been fetched */
 } kvm;
@@ -75,6 +76,11 @@ static int request_of(unsigned long request, void *arg)
         if (msr->nmsrs)
             msr->entry[0].data = MASK64(8, 0); /* IA32_ARCH_CAPABILITIES */
         return (int)msr->nmsrs;
+    case KVM_ENABLE_CAP:
+        return 0;
+    case KVM_X86_SET_MSR_FILTER:
+        memcpy(&kvm.filter, arg, sizeof(kvm.filter));
+        return 0;
     case KVM_GET_REGS:
         memcpy(arg, &kvm.regs, sizeof(kvm.regs));
         return 0;
@@ -225,6 +231,20 @@ static void model__has_no_tsx_ctrl(void **state)
     assert_int_equal(kvm_rdmsr(&cpu, 0x122, &val), -1);
 }
 
+/* Bitmaps are read in words of 64 bits. */
+static void filter__has_whole_words(void **state)
+{
+    static const u64 all = ~0ull;
+
+    (void)state;
+    assert_int_equal(kvm_set_msr_filter(&machine), 0);
+    for (unsigned i = 0; i < KVM_MSR_FILTER_MAX_RANGES; i++) {
+        assert_in_range(kvm.filter.ranges[i].nmsrs, 0, 64);
+        if (kvm.filter.ranges[i].nmsrs)
+            assert_memory_equal(kvm.filter.ranges[i].bitmap, &all, sizeof(all));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +252,7 @@ int main(void)
         cmocka_unit_test(long_code__outside_long_mode),
         cmocka_unit_test(nmi__that_comes_meanwhile),
         cmocka_unit_test(model__has_no_tsx_ctrl),
+        cmocka_unit_test(filter__has_whole_words),
     };
 
     return cmocka_run_group_tests_name("kvm-state", tests, build, NULL);
