@@ -133,7 +133,7 @@ int cmd_doctor(int argc, char **argv)
     print_sandbox();
     for (const struct engine_row *e = engines; e->name; e++)
         print_engine(e);
-    if (engine_choose("auto", false, &best, why, sizeof(why))) {
+    if (engine_choose("auto", false, NULL, NULL, &best, why, sizeof(why))) {
         printf("verdict  %s\n", why);
         return EXIT_STATUS_FAILURE;
     }

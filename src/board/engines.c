@@ -123,7 +123,24 @@ int engine_decide(struct engine_candidate *c, unsigned n, engine_measure_fn *mea
     return 0;
 }
 
-static int choose_best(bool debug, const struct engine_ops **out, char *why, size_t why_size)
+void engine_exclude(struct engine_candidate *c, unsigned n, engine_fits_fn *fits, void *opaque)
+{
+    char why[ENGINES_MAX][sizeof(c->why)];
+    bool fit[ENGINES_MAX], any = false;
+
+    for (unsigned i = 0; i < n; i++) {
+        fit[i] = c[i].works && fits(opaque, c[i].ops, why[i], sizeof(why[i]));
+        any |= fit[i];
+    }
+    for (unsigned i = 0; i < n && any; i++)
+        if (c[i].works && !fit[i]) {
+            c[i].works = false;
+            memcpy(c[i].why, why[i], sizeof(why[i]));
+        }
+}
+
+static int choose_best(bool debug, engine_fits_fn *fits, void *opaque,
+                       const struct engine_ops **out, char *why, size_t why_size)
 {
     struct engine_candidate c[ENGINES_MAX];
     unsigned n = 0, chosen;
@@ -144,19 +161,21 @@ static int choose_best(bool debug, const struct engine_ops **out, char *why, siz
         }
         n++;
     }
+    if (fits)
+        engine_exclude(c, n, fits, opaque);
     r = engine_decide(c, n, measure, &chosen, why, why_size);
     if (!r)
         *out = c[chosen].ops;
     return r;
 }
 
-int engine_choose(const char *name, bool debug, const struct engine_ops **out, char *why,
-                  size_t why_size)
+int engine_choose(const char *name, bool debug, engine_fits_fn *fits, void *opaque,
+                  const struct engine_ops **out, char *why, size_t why_size)
 {
     struct engine_probe p;
 
     if (!strcmp(name, "auto"))
-        return choose_best(debug, out, why, why_size);
+        return choose_best(debug, fits, opaque, out, why, why_size);
     for (const struct engine_row *e = engines; e->name; e++) {
         if (strcmp(e->name, name))
             continue;

@@ -56,7 +56,8 @@ static int create_engine(struct pc *pc)
     struct engine_options opt = {.trace = cfg->trace, .code_cache = cfg->bt_cache};
     const struct engine_ops *ops;
     char why[512];
-    int r = engine_choose(cfg->engine, cfg->gdb != NULL, &ops, why, sizeof(why));
+    int r = engine_choose(cfg->engine, cfg->gdb != NULL, pc->ends.saved ? pc_restore_fits : NULL,
+                          pc, &ops, why, sizeof(why));
 
     if (r)
         return fail(pc, "%s", why);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "board/host_cpu.h"
 #include "board/pc_priv.h"
 #include "board/pc_save.h"
 #include "board/saved_priv.h"
@@ -141,18 +142,22 @@ static void add_missing(void *opaque, const char *feature)
         m->len = sizeof(m->text) - 1;
 }
 
+static int load_model(struct pc *pc, struct x86_cpu_model *m)
+{
+    struct stream in;
+
+    if (snapshot_section(pc->ends.saved->file, SAVE_CPU, 0, &in) && !x86_cpu_model_load(m, &in) &&
+        in.pos == in.cap)
+        return 0;
+    return no_state(pc, "the CPU");
+}
+
 int pc_restore_model(struct pc *pc)
 {
     struct x86_cpu_model *want = calloc(1, sizeof(*want));
     struct missing m = {.len = 0};
-    struct stream in;
-    int r = 0;
+    int r = want ? load_model(pc, want) : fail(pc, "out of memory");
 
-    if (!want)
-        return fail(pc, "out of memory");
-    if (!snapshot_section(pc->ends.saved->file, SAVE_CPU, 0, &in) ||
-        x86_cpu_model_load(want, &in) || in.pos != in.cap)
-        r = no_state(pc, "the CPU");
     if (!r) {
         x86_cpu_model_missing(want, &pc->vm.cpu_model, add_missing, &m);
         if (m.len)
@@ -163,6 +168,28 @@ int pc_restore_model(struct pc *pc)
         pc->vm.cpu_model = *want;
     free(want);
     return r;
+}
+
+static void count(void *opaque, const char *feature)
+{
+    (void)feature;
+    ++*(unsigned *)opaque;
+}
+
+bool pc_restore_fits(void *opaque, const struct engine_ops *ops, char *why, size_t why_size)
+{
+    struct pc *pc = opaque;
+    struct x86_cpu_model *m = calloc(2, sizeof(*m));
+    unsigned lacks = 0;
+
+    if (m && !load_model(pc, m)) {
+        host_cpu_model_every(m + 1, (unsigned)pc->cfg->cpus, pc->cfg->hide_kvm);
+        if (!ops->restrict_model || !ops->restrict_model(m + 1))
+            x86_cpu_model_missing(m, m + 1, count, &lacks);
+    }
+    free(m);
+    snprintf(why, why_size, "it does not give the guest here what its CPU had");
+    return !lacks;
 }
 
 /* --- memory --- */

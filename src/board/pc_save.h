@@ -4,6 +4,7 @@
 #define TRIVISOR_BOARD_PC_SAVE_H
 
 #include "base/types.h"
+#include "core/engine.h"
 
 struct pc;
 
@@ -45,6 +46,9 @@ int pc_save(struct pc *pc, int fd, const struct pc_save_options *opt, struct pc_
  * RAM; when there are vCPUs and devices, which leaves the machine paused.
  */
 int pc_restore_check(struct pc *pc);
+/* An engine_fits_fn, of pc: whether the guest can have the CPU it had. What is wrong otherwise is
+ * told by pc_restore_model. */
+bool pc_restore_fits(void *pc, const struct engine_ops *ops, char *why, size_t why_size);
 int pc_restore_model(struct pc *pc);
 int pc_restore_memory(struct pc *pc);
 int pc_restore_state(struct pc *pc);

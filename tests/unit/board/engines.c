@@ -41,6 +41,38 @@ static int decide(bool kvm, bool bt, u64 kvm_mips, u64 bt_mips)
     return engine_decide(c, 2, measured, &chosen, why, sizeof(why));
 }
 
+static const struct engine_ops *fitting;
+
+static bool fits(void *opaque, const struct engine_ops *ops, char *text, size_t size)
+{
+    (void)opaque;
+    snprintf(text, size, "it does not give the guest here what its CPU had");
+    return ops == fitting;
+}
+
+/* The faster one is of no use to a saved machine whose CPU it cannot give. */
+static void decide__among_those_that_fit(void **state)
+{
+    static const struct engine_ops kvm, bt, other;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        fitting = i == 0 ? &bt : i == 1 ? &kvm : &other;
+        c[0] = (struct engine_candidate){.name = "kvm", .ops = &kvm, .works = true};
+        c[1] = (struct engine_candidate){.name = "bt", .ops = &bt, .works = true};
+        found[0] = 7560;
+        found[1] = 3600;
+        calls = 0;
+        engine_exclude(c, 2, fits, NULL);
+        assert_int_equal(engine_decide(c, 2, measured, &chosen, why, sizeof(why)), 0);
+        assert_int_equal(chosen, i == 0 ? 1 : 0);
+        assert_int_equal(calls, i == 2); /* none fits: whichever is faster says why */
+        if (i == 0)
+            assert_string_equal(
+                why, "engine: bt (kvm: it does not give the guest here what its CPU had)");
+    }
+}
+
 static void decide__by_speed(void **state)
 {
     (void)state;
@@ -191,9 +223,13 @@ static void speeds__in_the_run_directory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decide__by_speed),  cmocka_unit_test(decide__without_measuring),
-        cmocka_unit_test(apart__comes_back), cmocka_unit_test(apart__measures),
-        cmocka_unit_test(speeds__come_back), cmocka_unit_test(speeds__in_the_run_directory),
+        cmocka_unit_test(decide__among_those_that_fit),
+        cmocka_unit_test(decide__by_speed),
+        cmocka_unit_test(decide__without_measuring),
+        cmocka_unit_test(apart__comes_back),
+        cmocka_unit_test(apart__measures),
+        cmocka_unit_test(speeds__come_back),
+        cmocka_unit_test(speeds__in_the_run_directory),
     };
     return cmocka_run_group_tests_name("engines", tests, NULL, NULL);
 }
