@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "engine/kvm/kvm_priv.h"
+#include "x86/cpu_features.h"
 #include "x86/msr.h"
 
 #define F1C_TSC_DEADLINE BIT32(24)
@@ -115,6 +116,12 @@ int kvm_restrict_model(struct x86_cpu_model *model, int sys)
     if (err >= 0) {
         x86_cpu_model_restrict(model, supported, list);
         supported(list, 7, 0, r);
+        /* KVM has it for AMD's CPUs, too, where it is not defined, and Windows stops at it (QEMU
+         * d3a24134e37d). */
+        if (model->amd) {
+            x86_cpu_model_remove(model, x86_feature_find("arch_capabilities", 17));
+            r[3] &= ~F7D_ARCH_CAPABILITIES;
+        }
         model->arch_caps = r[3] & F7D_ARCH_CAPABILITIES
                                ? feature_msr(sys, MSR_ARCH_CAPABILITIES) & ~ARCH_CAPS_OF_MSRS
                                : 0;

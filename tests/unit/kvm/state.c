@@ -231,6 +231,19 @@ static void model__has_no_tsx_ctrl(void **state)
     assert_int_equal(kvm_rdmsr(&cpu, 0x122, &val), -1);
 }
 
+static void model__of_amd_has_no_msr_of_intels(void **state)
+{
+    struct x86_cpu_options opt = {.tsc_khz = 2000000, .ncpus = 1};
+    static struct x86_cpu_model m;
+
+    (void)state;
+    synthetic_model(&m, true, 3, &opt);
+    assert_int_equal(kvm_restrict_model(&m, -1), 0);
+    assert_int_equal(m.arch_caps, 0);
+    assert_false(x86_cpu_model_has(&m, x86_feature_find("arch_capabilities", 17)));
+    assert_true(x86_cpu_model_has(&m, x86_feature_find("ssbd", 4)));
+}
+
 /* Bitmaps are read in words of 64 bits. */
 static void filter__has_whole_words(void **state)
 {
@@ -252,6 +265,7 @@ int main(void)
         cmocka_unit_test(long_code__outside_long_mode),
         cmocka_unit_test(nmi__that_comes_meanwhile),
         cmocka_unit_test(model__has_no_tsx_ctrl),
+        cmocka_unit_test(model__of_amd_has_no_msr_of_intels),
         cmocka_unit_test(filter__has_whole_words),
     };
 
