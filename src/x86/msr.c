@@ -63,6 +63,7 @@ static const struct misc_msr {
     {MSR_AMD_LS_CFG2, MSR_AMD_LS_CFG2, STORE, AMD, 0},
     {MSR_AMD_BP_CFG, MSR_AMD_BP_CFG, STORE, AMD, 0},
     {MSR_AMD_SPECTRAL_CHICKEN, MSR_AMD_SPECTRAL_CHICKEN, STORE, AMD, 0},
+    {MSR_AMD_VIRT_SPEC_CTRL, MSR_AMD_VIRT_SPEC_CTRL, STORE, AMD, 0},
 };
 
 /* Slot in misc_msr of each STORE row is its row number. */
@@ -86,6 +87,11 @@ static unsigned misc_slot(u32 msr)
         if (misc_table[i].first == msr)
             return i;
     return 0;
+}
+
+u64 *x86_msr_virt_spec_ctrl(struct x86_vcpu_state *s)
+{
+    return &s->misc_msr[misc_slot(MSR_AMD_VIRT_SPEC_CTRL)];
 }
 
 void x86_msr_reset(struct x86_vcpu_state *s)

@@ -57,6 +57,7 @@
 #define MSR_AMD_SMM_ADDR 0xc0010112u
 #define MSR_AMD_SMM_MASK 0xc0010113u
 #define MSR_AMD_VM_CR 0xc0010114u
+#define MSR_AMD_VIRT_SPEC_CTRL 0xc001011fu
 #define MSR_AMD_LS_CFG 0xc0011020u
 #define MSR_AMD_IC_CFG 0xc0011021u
 #define MSR_AMD_DC_CFG 0xc0011022u
@@ -95,6 +96,9 @@ enum x86_msr_result x86_msr_read(const struct x86_vcpu_state *s, const struct x8
                                  u32 msr, u64 host_tsc, u64 *val);
 enum x86_msr_result x86_msr_write(struct x86_vcpu_state *s, const struct x86_cpu_model *m, u32 msr,
                                   u64 val, u64 host_tsc);
+
+/* Where VIRT_SPEC_CTRL is kept, which an engine may have from its hypervisor (CPUID VIRT_SSBD). */
+u64 *x86_msr_virt_spec_ctrl(struct x86_vcpu_state *s);
 
 /* True when v is canonical for `bits` linear address bits (48 or 57). */
 static inline bool x86_canonical(u64 v, unsigned bits)

@@ -16,7 +16,6 @@
 #define F7D_ARCH_CAPABILITIES BIT32(29)
 
 #define MSR_FLUSH_CMD 0x10bu
-#define MSR_AMD_VIRT_SPEC_CTRL 0xc001011fu
 
 #define SUPPORTED_MAX 256
 
@@ -48,8 +47,19 @@ static const struct {
 
 /* Those of them whose values are fields of the state. */
 static const u32 moved[] = {
-    MSR_STAR,         MSR_LSTAR,        MSR_CSTAR, MSR_SFMASK,  MSR_KERNEL_GS_BASE, MSR_SYSENTER_CS,
-    MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT,   MSR_TSC_AUX, MSR_SPEC_CTRL,      MSR_DEBUGCTL,
+    MSR_STAR,
+    MSR_LSTAR,
+    MSR_CSTAR,
+    MSR_SFMASK,
+    MSR_KERNEL_GS_BASE,
+    MSR_SYSENTER_CS,
+    MSR_SYSENTER_ESP,
+    MSR_SYSENTER_EIP,
+    MSR_PAT,
+    MSR_TSC_AUX,
+    MSR_SPEC_CTRL,
+    MSR_DEBUGCTL,
+    MSR_AMD_VIRT_SPEC_CTRL,
 };
 _Static_assert(ARRAY_SIZE(moved) <= KVM_HW_MSRS_MAX, "KVM_HW_MSRS_MAX is too small");
 

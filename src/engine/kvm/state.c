@@ -34,6 +34,8 @@ static u64 *msr_field(struct x86_vcpu_state *s, u32 msr)
         return &s->tsc_aux;
     case MSR_SPEC_CTRL:
         return &s->spec_ctrl;
+    case MSR_AMD_VIRT_SPEC_CTRL:
+        return x86_msr_virt_spec_ctrl(s);
     default:
         return &s->debugctl;
     }

@@ -29,6 +29,7 @@ static struct {
     struct kvm_sregs2 sregs;
     struct kvm_debugregs debug;
     struct kvm_msr_filter filter;
+    u64 virt_spec_ctrl;
     u8 nmis;
     bool nmi_comes; /* from another vCPU, once the state has been fetched */
 } kvm;
@@ -64,6 +65,22 @@ static int supported_cpuid(struct kvm_cpuid2 *list)
     return 0;
 }
 
+/* Of an old CPU of AMD's, and the one that is none of the vCPU's. */
+static int msrs(bool set, struct kvm_msr_values *l)
+{
+    for (u32 i = 0; i < l->nmsrs; i++) {
+        if (l->entry[i].index == MSR_ARCH_CAPABILITIES)
+            l->entry[i].data = MASK64(8, 0);
+        else if (l->entry[i].index != MSR_AMD_VIRT_SPEC_CTRL)
+            return (int)i;
+        else if (set)
+            kvm.virt_spec_ctrl = l->entry[i].data;
+        else
+            l->entry[i].data = kvm.virt_spec_ctrl;
+    }
+    return (int)l->nmsrs;
+}
+
 static int request_of(unsigned long request, void *arg)
 {
     struct kvm_vcpu_events *e = arg;
@@ -73,9 +90,8 @@ static int request_of(unsigned long request, void *arg)
     case KVM_GET_SUPPORTED_CPUID:
         return supported_cpuid(arg);
     case KVM_GET_MSRS:
-        if (msr->nmsrs)
-            msr->entry[0].data = MASK64(8, 0); /* IA32_ARCH_CAPABILITIES */
-        return (int)msr->nmsrs;
+    case KVM_SET_MSRS:
+        return msrs(request == KVM_SET_MSRS, msr);
     case KVM_ENABLE_CAP:
         return 0;
     case KVM_X86_SET_MSR_FILTER:
@@ -216,6 +232,25 @@ static void nmi__that_comes_meanwhile(void **state)
     assert_int_equal(kvm.nmis, 1);
 }
 
+/* What the guest has asked of the CPU is asked of the next one, too. */
+static void virt_spec_ctrl__goes_along(void **state)
+{
+    struct x86_vcpu_state s;
+
+    (void)state;
+    start("");
+    assert_int_equal(kvm_find_hw_msrs(&machine, &cpu), 0);
+    assert_int_equal(machine.nhw_msrs, 1);
+    kvm.virt_spec_ctrl = BIT64(2); /* SSBD */
+    assert_int_equal(kvm_fetch_state(&cpu), 0);
+    s = cpu.s;
+    start("");
+    cpu.s = s;
+    assert_int_equal(kvm_put_state(&cpu), 0);
+    assert_int_equal(kvm.virt_spec_ctrl, BIT64(2));
+    machine.nhw_msrs = 0;
+}
+
 /* It says that there is an MSR, which there is not. */
 static void model__has_no_tsx_ctrl(void **state)
 {
@@ -264,6 +299,7 @@ int main(void)
         cmocka_unit_test(debug_registers__have_no_other_bits),
         cmocka_unit_test(long_code__outside_long_mode),
         cmocka_unit_test(nmi__that_comes_meanwhile),
+        cmocka_unit_test(virt_spec_ctrl__goes_along),
         cmocka_unit_test(model__has_no_tsx_ctrl),
         cmocka_unit_test(model__of_amd_has_no_msr_of_intels),
         cmocka_unit_test(filter__has_whole_words),
