@@ -214,6 +214,10 @@ int kvm_fetch_state(struct kvm_cpu *c)
     /* First: it lets what INIT and SIPI do happen. */
     int err = fetch_activity(c);
 
+    /* Before registers: of an exception that is not injected yet KVM sets CR2 and DR6 now
+     * (kvm_deliver_exception_payload). */
+    if (!err)
+        err = fetch_events(c);
     if (!err)
         err = kvm_ioctl(c->fd, KVM_GET_REGS, &regs);
     if (!err) {
@@ -223,8 +227,6 @@ int kvm_fetch_state(struct kvm_cpu *c)
         s->rflags = regs.rflags;
         err = kvm_fetch_sregs(c);
     }
-    if (!err)
-        err = fetch_events(c);
     if (!err)
         err = fetch_msrs(c);
     if (!err)

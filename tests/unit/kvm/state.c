@@ -30,6 +30,7 @@ static struct {
     struct kvm_debugregs debug;
     struct kvm_msr_filter filter;
     u64 virt_spec_ctrl;
+    u64 fault_at; /* a #PF is pending, and CR2 is not set yet */
     u8 nmis;
     bool nmi_comes; /* from another vCPU, once the state has been fetched */
 } kvm;
@@ -115,6 +116,12 @@ static int request_of(unsigned long request, void *arg)
     case KVM_GET_VCPU_EVENTS:
         memset(e, 0, sizeof(*e));
         e->nmi.pending = kvm.nmis;
+        if (kvm.fault_at) {
+            kvm.sregs.cr2 = kvm.fault_at;
+            e->exception.injected = e->exception.has_error_code = 1;
+            e->exception.nr = X86_PF;
+            e->exception.error_code = 6;
+        }
         return 0;
     case KVM_SET_VCPU_EVENTS:
         if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
@@ -232,6 +239,20 @@ static void nmi__that_comes_meanwhile(void **state)
     assert_int_equal(kvm.nmis, 1);
 }
 
+/* KVM sets CR2 when it is asked for events. */
+static void page_fault__has_its_address(void **state)
+{
+    (void)state;
+    start("");
+    kvm.sregs.cr2 = 0x1111000;
+    kvm.fault_at = 0x2222000;
+    assert_int_equal(kvm_fetch_state(&cpu), 0);
+    assert_int_equal(cpu.s.ev_kind, X86_EV_EXCEPTION);
+    assert_int_equal(cpu.s.ev_vector, X86_PF);
+    assert_int_equal(cpu.s.ev_error, 6);
+    assert_int_equal(cpu.s.cr2, 0x2222000);
+}
+
 /* What the guest has asked of the CPU is asked of the next one, too. */
 static void virt_spec_ctrl__goes_along(void **state)
 {
@@ -299,6 +320,7 @@ int main(void)
         cmocka_unit_test(debug_registers__have_no_other_bits),
         cmocka_unit_test(long_code__outside_long_mode),
         cmocka_unit_test(nmi__that_comes_meanwhile),
+        cmocka_unit_test(page_fault__has_its_address),
         cmocka_unit_test(virt_spec_ctrl__goes_along),
         cmocka_unit_test(model__has_no_tsx_ctrl),
         cmocka_unit_test(model__of_amd_has_no_msr_of_intels),
