@@ -242,7 +242,11 @@ bool kvm_interp_one(struct kvm_cpu *c, struct engine_exit *exit)
     rip = c->s.rip;
     c->stats.interp_steps++;
     c->cannot = NULL;
-    r = err ? INTERP_UNSUPPORTED : interp_step(&c->interp);
+    /* With an event that is still to be delivered KVM stops at that, not at the instruction
+     * (vmx_emulation_required_with_pending_exception). */
+    r = err                           ? INTERP_UNSUPPORTED
+        : c->s.ev_kind != X86_EV_NONE ? interp_event_again(&c->interp)
+                                      : interp_step(&c->interp);
     if (!err && !c->cannot && r != INTERP_UNSUPPORTED) {
         if (r == INTERP_SHUTDOWN) {
             exit->kind = ENGINE_EXIT_SHUTDOWN;

@@ -30,6 +30,7 @@ static struct {
     struct kvm_debugregs debug;
     struct kvm_msr_filter filter;
     u64 virt_spec_ctrl;
+    bool divided; /* a #DE is pending */
     u64 fault_at; /* a #PF is pending, and CR2 is not set yet */
     u8 nmis;
     bool nmi_comes; /* from another vCPU, once the state has been fetched */
@@ -103,7 +104,7 @@ static int request_of(unsigned long request, void *arg)
         return 0;
     case KVM_SET_REGS:
         memcpy(&kvm.regs, arg, sizeof(kvm.regs));
-        kvm.nmis += kvm.nmi_comes;
+        kvm.nmis = (u8)(kvm.nmis + kvm.nmi_comes);
         return 0;
     case KVM_GET_SREGS2:
         memcpy(arg, &kvm.sregs, sizeof(kvm.sregs));
@@ -122,8 +123,13 @@ static int request_of(unsigned long request, void *arg)
             e->exception.nr = X86_PF;
             e->exception.error_code = 6;
         }
+        if (kvm.divided) {
+            e->exception.injected = 1;
+            e->exception.nr = X86_DE;
+        }
         return 0;
     case KVM_SET_VCPU_EVENTS:
+        kvm.divided = e->exception.injected;
         if (e->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)
             kvm.nmis = e->nmi.pending;
         return 0;
@@ -226,6 +232,27 @@ static void long_code__outside_long_mode(void **state)
     step();
 }
 
+/* Where a CPU cannot run real mode, KVM has an event delivered like an instruction emulated. */
+static void event__comes_before_the_instruction(void **state)
+{
+    struct engine_exit exit;
+
+    (void)state;
+    start("");
+    memcpy(ram, "\x34\x12\x00\x00", 4); /* vector 0 */
+    kvm.sregs.cr0 = CR0_ET;
+    kvm.sregs.idt.limit = 0x3ff;
+    kvm.regs.rip = 0x500;
+    kvm.regs.rsp = 0x8000;
+    kvm.divided = true;
+    if (!kvm_interp_one(&cpu, &exit))
+        fail_msg("%s", exit.text);
+    assert_int_equal(kvm.regs.rip, 0x1234);
+    assert_int_equal(kvm.regs.rsp, 0x8000 - 6);
+    assert_memory_equal(ram + 0x8000 - 6, "\x00\x05", 2);
+    assert_false(kvm.divided);
+}
+
 static void nmi__that_comes_meanwhile(void **state)
 {
     (void)state;
@@ -319,6 +346,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(debug_registers__have_no_other_bits),
         cmocka_unit_test(long_code__outside_long_mode),
+        cmocka_unit_test(event__comes_before_the_instruction),
         cmocka_unit_test(nmi__that_comes_meanwhile),
         cmocka_unit_test(page_fault__has_its_address),
         cmocka_unit_test(virt_spec_ctrl__goes_along),
