@@ -9,6 +9,14 @@
 #include "engine/kvm/kvm_priv.h"
 #include "x86/msr.h"
 
+/* Of an XSAVE image (SDM 1 13.4). */
+#define XSAVE_MXCSR 24
+#define XSAVE_XMM 160
+#define XSAVE_XMM_SIZE 256
+#define XSAVE_BV 512
+#define XSAVE_SSE 2u
+#define MXCSR_RESET 0x1f80u
+
 static u64 *msr_field(struct x86_vcpu_state *s, u32 msr)
 {
     switch (msr) {
@@ -359,9 +367,28 @@ static int put_msrs(struct kvm_cpu *c)
     return r == (int)n ? 0 : r < 0 ? r : -EINVAL;
 }
 
+/*
+ * XSAVE stores MXCSR also of an SSE state that is else in its initial configuration (SDM 1 13.7),
+ * and XRSTOR loads it. KVM does not take it without the state's bit (copy_uabi_to_xstate).
+ */
+static void show_mxcsr(u8 *image)
+{
+    u32 mxcsr;
+    u64 bv;
+
+    memcpy(&mxcsr, image + XSAVE_MXCSR, sizeof(mxcsr));
+    memcpy(&bv, image + XSAVE_BV, sizeof(bv));
+    if ((bv & XSAVE_SSE) || mxcsr == MXCSR_RESET)
+        return;
+    memset(image + XSAVE_XMM, 0, XSAVE_XMM_SIZE);
+    bv |= XSAVE_SSE;
+    memcpy(image + XSAVE_BV, &bv, sizeof(bv));
+}
+
 /* KVM reads as much as KVM_CAP_XSAVE2 says. */
 static int put_xsave(struct kvm_cpu *c)
 {
+    show_mxcsr(c->s.xsave);
     if (!c->xsave)
         return kvm_ioctl(c->fd, KVM_SET_XSAVE, c->s.xsave);
     memcpy(c->xsave, c->s.xsave, sizeof(c->s.xsave));

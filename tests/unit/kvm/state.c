@@ -30,6 +30,8 @@ static struct {
     struct kvm_debugregs debug;
     struct kvm_msr_filter filter;
     u64 virt_spec_ctrl;
+    u32 mxcsr;
+    u8 xmm[256];
     bool divided; /* a #DE is pending */
     u64 fault_at; /* a #PF is pending, and CR2 is not set yet */
     u8 nmis;
@@ -65,6 +67,21 @@ static int supported_cpuid(struct kvm_cpuid2 *list)
                                       .edx = ~0u};
     list->nent = ARRAY_SIZE(leaf);
     return 0;
+}
+
+/* copy_uabi_to_xstate. */
+static void set_xsave(const u8 *image)
+{
+    u64 bv;
+
+    memcpy(&bv, image + 512, sizeof(bv));
+    kvm.mxcsr = 0x1f80;
+    if (bv & 6)
+        memcpy(&kvm.mxcsr, image + 24, sizeof(kvm.mxcsr));
+    if (bv & 2)
+        memcpy(kvm.xmm, image + 160, sizeof(kvm.xmm));
+    else
+        memset(kvm.xmm, 0, sizeof(kvm.xmm));
 }
 
 /* Of an old CPU of AMD's, and the one that is none of the vCPU's. */
@@ -136,8 +153,10 @@ static int request_of(unsigned long request, void *arg)
     case KVM_GET_MP_STATE:
         memset(arg, 0, sizeof(struct kvm_mp_state)); /* runnable */
         return 0;
-    case KVM_GET_XSAVE:
     case KVM_SET_XSAVE:
+        set_xsave(arg);
+        return 0;
+    case KVM_GET_XSAVE:
     case KVM_SET_DEBUGREGS:
     case KVM_SET_MP_STATE:
     case KVM_SET_DEVICE_ATTR:
@@ -266,6 +285,28 @@ static void nmi__that_comes_meanwhile(void **state)
     assert_int_equal(kvm.nmis, 1);
 }
 
+/* What XSAVE stores when the registers are zero: their bit is clear, and what is at their place
+ * does not count. */
+static void mxcsr__goes_without_registers(void **state)
+{
+    static const u8 zero[sizeof(kvm.xmm)];
+    const u32 mxcsr = 0x9f80;
+
+    (void)state;
+    start("");
+    assert_int_equal(kvm_fetch_state(&cpu), 0);
+    memset(cpu.s.xsave, 0, sizeof(cpu.s.xsave));
+    memset(cpu.s.xsave + 160, 0x55, sizeof(kvm.xmm));
+    memcpy(cpu.s.xsave + 24, &mxcsr, sizeof(mxcsr));
+    assert_int_equal(kvm_put_state(&cpu), 0);
+    assert_int_equal(kvm.mxcsr, mxcsr);
+    assert_memory_equal(kvm.xmm, zero, sizeof(zero));
+    cpu.s.xsave[512] = 2;
+    memset(cpu.s.xsave + 160, 0x55, sizeof(kvm.xmm));
+    assert_int_equal(kvm_put_state(&cpu), 0);
+    assert_int_equal(kvm.xmm[255], 0x55);
+}
+
 /* KVM sets CR2 when it is asked for events. */
 static void page_fault__has_its_address(void **state)
 {
@@ -348,6 +389,7 @@ int main(void)
         cmocka_unit_test(long_code__outside_long_mode),
         cmocka_unit_test(event__comes_before_the_instruction),
         cmocka_unit_test(nmi__that_comes_meanwhile),
+        cmocka_unit_test(mxcsr__goes_without_registers),
         cmocka_unit_test(page_fault__has_its_address),
         cmocka_unit_test(virt_spec_ctrl__goes_along),
         cmocka_unit_test(model__has_no_tsx_ctrl),
