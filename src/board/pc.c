@@ -21,6 +21,7 @@
 #include "board/saved.h"
 #include "control/server.h"
 #include "core/host.h"
+#include "core/listen.h"
 #include "debug/gdb/gdb.h"
 #include "x86/msr.h"
 
@@ -234,7 +235,8 @@ static int build(struct pc *pc)
         r = pc_plug_restore_list(pc);
     if (!r)
         r = read_boot_disk(pc);
-
+    if (!r)
+        r = pc_watch_sockets(pc);
     if (!r)
         r = pc_open_shares(pc);
     if (!r)
@@ -270,8 +272,13 @@ static int build(struct pc *pc)
     }
     r = pc_open_control(pc);
     if (!r)
-        tell_ready(pc);
-    return r;
+        r = pc_start_outputs(pc); /* last: what is overwritten for nothing is lost */
+    if (r)
+        return r;
+    if (pc->gdb)
+        gdb_server_announce(pc->gdb);
+    tell_ready(pc);
+    return 0;
 }
 
 struct pc *pc_create(const struct config *cfg, const struct pc_ends *ends, char *err,
@@ -351,6 +358,7 @@ static void tear_down(struct pc *pc)
     pc_plug_close(pc);
     pc_close_virtio(pc);
     pc_close_seed(pc);
+    host_listen_clean();
 }
 
 static int exit_status(const struct vm *vm)
@@ -406,8 +414,6 @@ int pc_run(struct pc *pc)
     /* All threads exist and everything is open, but no guest code has run. */
     if (!r && pc_confine(pc->cfg, pc->vm.engine->name))
         vm_stop(&pc->vm, VM_CRASH, PC_EXIT_FAILURE, "not run unconfined; --sandbox off does that");
-    else if (strcmp(pc->cfg->sandbox, "off") != 0)
-        gdb_server_confined(pc->gdb);
     if (!r) {
         pc_restore_resume(pc);
         r = vm_run(&pc->vm);

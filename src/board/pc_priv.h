@@ -119,6 +119,13 @@ void pc_close_vsock(struct pc *pc);
 /* Closes what they were connected to; the devices are gone. */
 void pc_close_virtio(struct pc *pc);
 
+/* The sockets that pc_start_outputs and --gdb will make are removed when the machine ends. Before
+ * there is guest memory or another thread. 0, or -errno with one line in pc->err. */
+int pc_watch_sockets(struct pc *pc);
+/* Opens what ports and sockets lead to on the host, when all else is there (pc_outputs.c); with
+ * --check only looks at it. Likewise. */
+int pc_start_outputs(struct pc *pc);
+
 /* A command of the user's, when there is one (pc_command.c). What the kernel gets for it: 0, or
  * -errno with one line in pc->err. */
 int pc_command_boot(struct pc *pc, struct boot *b);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/block/lock.h"
 #include "base/log.h"
 #include "board/host_cpu.h"
 #include "board/pc_priv.h"
@@ -94,6 +95,12 @@ struct pc_saved *pc_saved_open(const char *path, char *err, size_t err_size)
         return NULL;
     }
     s->file = snapshot_open(path, err, err_size);
+    /* It is read while the guest runs: nobody of ours makes it a port's output or a disk. */
+    if (s->file && block_lock(snapshot_fd(s->file), true) == -EBUSY) {
+        snprintf(err, err_size, "%s: somebody is writing to it", path);
+        pc_saved_close(s);
+        return NULL;
+    }
     if (s->file && read_options(s))
         return s;
     if (s->file)

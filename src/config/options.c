@@ -257,7 +257,8 @@ const struct option_row config_options[] = {
      .help =
          "What the first serial port (COM1) is connected to: stdio; null; pty (a pseudo-terminal, "
          "its path is printed); unix:PATH (a socket that listens there, for one at a time); "
-         "file:PATH (output only, the file is overwritten); log:PATH[,size=SIZE] (the same, but "
+         "file:PATH (output only, the file is overwritten, unless somebody uses it, as a disk for "
+         "instance); log:PATH[,size=SIZE] (the same, but "
          "the file never grows beyond SIZE, 10M if not given: its older half goes). Whatever it "
          "is, trivisor console attaches to it too."},
     {.name = "console-log",

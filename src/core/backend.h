@@ -16,6 +16,11 @@ struct chardev {
     size_t (*write)(struct chardev *c, const u8 *buf, size_t n);
     /* The device has room again: deliver held-back input. May be NULL. VM lock held. */
     void (*kick_input)(struct chardev *c);
+    /* Opens what is outside of this process: a file is made or overwritten, a socket listens. Once,
+     * on the main thread, when all else of the machine is ready; what is written earlier waits, or
+     * is lost. dry: only looks whether it would work. NULL: there is nothing to open. 0, or -errno
+     * with one line in err. */
+    int (*start)(struct chardev *c, bool dry, char *err, size_t err_size);
     void (*close)(struct chardev *c);
     /* Set by the device: input arrived; returns how many bytes were taken, the rest is offered
      * again after kick_input. Called with the VM lock held. */
@@ -181,6 +186,8 @@ struct sockdev {
 };
 
 struct sockdev_ops {
+    /* Programs of the host can connect from here on. As a chardev's start. */
+    int (*start)(struct sockdev *d, bool dry, char *err, size_t err_size);
     /* To whoever serves the host's port: a stream that is not connected yet. NULL: it cannot be
      * tried. */
     struct sockstream *(*connect)(struct sockdev *d, u32 port);

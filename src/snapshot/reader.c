@@ -190,6 +190,11 @@ u64 snapshot_ram_size(const struct snapshot *s)
     return s->ram;
 }
 
+int snapshot_fd(const struct snapshot *s)
+{
+    return s->fd;
+}
+
 bool snapshot_is_file(const struct snapshot *s, int fd)
 {
     struct stat a, b;

@@ -15,6 +15,8 @@ void snapshot_close(struct snapshot *s); /* NULL: nothing */
 
 u64 snapshot_ram_size(const struct snapshot *s);
 
+/* Its descriptor, which stays its own. */
+int snapshot_fd(const struct snapshot *s);
 /* Whether fd is of the same file, under whatever name. */
 bool snapshot_is_file(const struct snapshot *s, int fd);
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fake_host.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/listen.h"
 #include "test.h"
 
 static u64 clock_now;
@@ -478,4 +480,22 @@ static void probe_set(void *opaque, unsigned n, bool level)
 struct irq_line probe_line(struct probe *p)
 {
     return (struct irq_line){.set = probe_set, .opaque = p};
+}
+
+int host_listen(const char *path, bool private, int backlog, char *err, size_t err_size)
+{
+    (void)path;
+    (void)private;
+    (void)backlog;
+    (void)err;
+    (void)err_size;
+    return -ENOSYS;
+}
+
+int host_listen_check(const char *path, char *err, size_t err_size)
+{
+    (void)path;
+    (void)err;
+    (void)err_size;
+    return -ENOSYS;
 }

@@ -13,56 +13,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "backend/block/lock.h"
 #include "base/bits.h"
 #include "base/log.h"
 
-/* QEMU's permissions and the first bytes of its locks. */
-#define PERM_READ BIT32(0)
-#define PERM_WRITE BIT32(1)
-#define PERM_RESIZE BIT32(3)
-#define PERMS 4
-#define LOCK_USED 100
-#define LOCK_UNSHARED 200
-
 /* Pieces of a request handed to one system call: all that a virtio request has. */
 #define IOV_BATCH 256
-
-static int lock_op(int fd, int op, short type, u64 byte, struct flock *l)
-{
-    *l = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
-    return fcntl(fd, op, l) ? -errno : 0;
-}
-
-/* 0; -EBUSY: somebody else uses it; other: locks do not work here. */
-static int take_locks(struct block_file *f)
-{
-    u32 used = f->readonly ? PERM_READ : PERM_READ | PERM_WRITE | PERM_RESIZE;
-    u32 unshared = PERM_WRITE | PERM_RESIZE;
-    struct flock l;
-    int r;
-
-    for (u64 p = 0; p < PERMS; p++) {
-        r = used & BIT32(p) ? lock_op(f->fd, F_OFD_SETLK, F_RDLCK, LOCK_USED + p, &l) : 0;
-        if (!r && unshared & BIT32(p))
-            r = lock_op(f->fd, F_OFD_SETLK, F_RDLCK, LOCK_UNSHARED + p, &l);
-        if (r)
-            return r == -EAGAIN || r == -EACCES ? -EBUSY : r;
-    }
-    /* Both of two who come at once see each other here, and both give up. */
-    for (u64 p = 0; p < PERMS; p++) {
-        if (used & BIT32(p)) {
-            r = lock_op(f->fd, F_OFD_GETLK, F_WRLCK, LOCK_UNSHARED + p, &l);
-            if (r || l.l_type != F_UNLCK)
-                return r ? r : -EBUSY;
-        }
-        if (unshared & BIT32(p)) {
-            r = lock_op(f->fd, F_OFD_GETLK, F_WRLCK, LOCK_USED + p, &l);
-            if (r || l.l_type != F_UNLCK)
-                return r ? r : -EBUSY;
-        }
-    }
-    return 0;
-}
 
 static int refuse(struct block_file *f, int r, char *err, size_t err_size, const char *text)
 {
@@ -104,10 +60,10 @@ int block_file_open(struct block_file *f, const char *path, bool readonly, char 
     f->size = (u64)st.st_size;
     if (f->device && ioctl(f->fd, BLKGETSIZE64, &f->size))
         return refuse(f, -errno, err, err_size, NULL);
-    r = take_locks(f);
+    r = block_lock(f->fd, readonly);
     if (r == -EBUSY)
         return refuse(f, r, err, err_size,
-                      readonly ? "somebody else is writing to it (another VM?)"
+                      readonly ? "somebody else is writing to it (another VM, or it is given twice)"
                                : "somebody else is using it (another VM, or it is given twice)");
     if (r)
         log_warn("disk %s: cannot be locked (%s): nothing keeps others from writing to it", path,

@@ -20,13 +20,7 @@ struct block_file {
     u32 complained; /* atomic: an error was logged */
 };
 
-/*
- * Opens and locks it. 0, or -errno with one line in err and nothing to close.
- *
- * The locks are those of QEMU (block/file-posix.c): a shared lock on byte 100 + p says "I use
- * permission p", one on byte 200 + p "nobody else may have p"; p is 0 for consistent reads, 1 for
- * writes, 3 for resizing. They are open-file-description locks, so they go with the process.
- */
+/* Opens and locks it (lock.h). 0, or -errno with one line in err and nothing to close. */
 int block_file_open(struct block_file *f, const char *path, bool readonly, char *err,
                     size_t err_size);
 /* Takes over fd, on which another process has done the same; nothing is locked here, for the locks

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Character backends: what a serial port can be plugged into. Each open function gives a chardev
- * (core/backend.h) or NULL with one line in err. A chardev that is given to a device is closed by
- * the board after the VM has stopped.
+ * (core/backend.h) or NULL with one line in err. Nothing of the host's is touched before its start.
+ * A chardev that is given to a device is closed by the board after the VM has stopped.
  */
 #ifndef TRIVISOR_BACKEND_CHAR_CHAR_H
 #define TRIVISOR_BACKEND_CHAR_CHAR_H
@@ -33,9 +33,6 @@ struct chardev *char_file_open(struct vm *vm, const char *path, char *err, size_
 struct chardev *char_log_open(struct vm *vm, const char *path, u64 size, char *err,
                               size_t err_size);
 
-/* A Unix-domain stream socket that listens at path; one left there by a process that is gone is
- * replaced. The descriptor (non-blocking), or -errno with one line in err. */
-int char_listen(const char *path, char *err, size_t err_size);
 /* A new pseudo-terminal in raw mode, whose path is printed on standard output. The master's
  * descriptor (non-blocking) and *slave, or -errno with one line in err. */
 int char_open_pty(int *slave, char *err, size_t err_size);

@@ -13,6 +13,7 @@
 #include "backend/char/console.h"
 #include "backend/char/console_priv.h"
 #include "base/log.h"
+#include "core/listen.h"
 
 /* As in output.c: gathered for a moment people do not notice; and how long a slow reader is waited
  * for at the end. */
@@ -244,34 +245,56 @@ static void console_close(struct chardev *chr)
 /* --- opening ------------------------------------------------------------------------------------
  */
 
-/* Connects the port to what the option names. 0, or -errno with one line in err. */
-static int open_serial(struct console *h, const struct console_config *cfg, char *err,
-                       size_t err_size)
+static bool is_socket(const struct console *h)
 {
+    return !strncmp(h->serial, "unix:", 5);
+}
+
+static bool is_pty(const struct console *h)
+{
+    return !strcmp(h->serial, "pty");
+}
+
+/* What the option names, where it is something that works at once or is started itself. 0, or
+ * -errno with one line in err. */
+static int open_wired(struct console *h, const struct console_config *cfg, char *err,
+                      size_t err_size)
+{
+    if ((cfg->terminal_fd >= 0 && !strcmp(cfg->serial, "stdio")) || is_socket(h) || is_pty(h))
+        return 0;
+    h->wired = char_open(h->vm, cfg->serial, err, err_size);
+    if (!h->wired)
+        return -EINVAL;
+    h->wired->dev = h;
+    h->wired->on_input = wired_input;
+    return 0;
+}
+
+/* Connects the port to what the option names. */
+static int console_start(struct chardev *chr, bool dry, char *err, size_t err_size)
+{
+    struct console *h = container_of(chr, struct console, c);
     int fd, r = 0;
 
-    if (cfg->terminal_fd >= 0 && !strcmp(cfg->serial, "stdio"))
-        return 0;
-    if (!strncmp(cfg->serial, "unix:", 5)) {
-        h->raw_listen_fd = fd = char_listen(cfg->serial + 5, err, err_size);
+    if (h->wired)
+        return h->wired->start ? h->wired->start(h->wired, dry, err, err_size) : 0;
+    if (dry)
+        return is_socket(h) ? host_listen_check(h->serial + 5, err, err_size) : 0;
+    if (is_socket(h)) {
+        h->raw_listen_fd = fd = host_listen(h->serial + 5, false, 1, err, err_size);
         if (fd >= 0)
             r = host_loop_add_fd(fd, EPOLLIN, on_raw_connect, h);
-    } else if (!strcmp(cfg->serial, "pty")) {
+    } else if (is_pty(h)) {
         fd = char_open_pty(&h->keep_fd, err, err_size);
         if (fd >= 0 && !client_add(h, fd, false, 0)) {
             close(fd);
             r = -ENOMEM;
         }
     } else {
-        h->wired = char_open(h->vm, cfg->serial, err, err_size);
-        if (!h->wired)
-            return -EINVAL;
-        h->wired->dev = h;
-        h->wired->on_input = wired_input;
         return 0;
     }
     if (r)
-        snprintf(err, err_size, "serial: cannot watch %s: %s", cfg->serial, strerror(-r));
+        snprintf(err, err_size, "serial: cannot watch %s: %s", h->serial, strerror(-r));
     return fd < 0 ? fd : r;
 }
 
@@ -318,11 +341,13 @@ struct chardev *console_open(struct vm *vm, const struct console_config *cfg, ch
     snprintf(h->name, sizeof(h->name), "%s", cfg->name ? cfg->name : "");
     h->c.write = console_write;
     h->c.kick_input = console_kick_input;
+    h->serial = cfg->serial;
+    h->c.start = console_start;
     h->c.close = console_close;
     vtimer_init(&h->timer, vm, on_timer, h);
     host_bh_init(&h->input_bh, on_input_bh, h);
     host_bh_init(&h->reap_bh, on_reap, h);
-    r = open_serial(h, cfg, err, err_size);
+    r = open_wired(h, cfg, err, err_size);
     if (!r)
         r = open_sockets(h, cfg, err, err_size);
     if (r) {

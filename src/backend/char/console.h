@@ -12,7 +12,7 @@
 struct vm;
 
 struct console_config {
-    const char *serial; /* a --serial option's value */
+    const char *serial; /* a --serial option's value, which outlives the console */
     const char *name;   /* the machine's, for clients; NULL: none */
     u64 log_size;       /* bytes of output kept */
     int listen_fd;      /* where `trivisor console` comes in (proto/console.h), or -1 */
@@ -23,8 +23,8 @@ struct console_config {
 
 /*
  * Opens the console, or returns NULL with one line in err. The descriptors belong to the console
- * from then on, also when it fails. Everything that needs a path is opened here: later it works
- * with nothing but its descriptors.
+ * from then on, also when it fails. Everything that needs a path is opened by its start: later it
+ * works with nothing but its descriptors.
  */
 struct chardev *console_open(struct vm *vm, const struct console_config *cfg, char *err,
                              size_t err_size);

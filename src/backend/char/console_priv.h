@@ -32,6 +32,7 @@ struct console {
     struct vm *vm;
     struct replay log;
     struct chardev *wired; /* NULL: none */
+    const char *serial;    /* what it is connected to */
     char name[72];
     int listen_fd;     /* framed clients, or -1 */
     int raw_listen_fd; /* plain ones, one at a time, or -1 */

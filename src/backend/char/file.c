@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Backends without input: a file, nothing; and the choice by name. A log is log.c's. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "backend/char/char.h"
+#include "backend/char/outfile.h"
 #include "backend/char/output.h"
 
 struct file_char {
     struct chardev c; /* first */
     struct output out;
-    int fd;
+    char *path;
 };
 
 static size_t file_write(struct chardev *c, const u8 *buf, size_t n)
@@ -23,12 +22,24 @@ static size_t file_write(struct chardev *c, const u8 *buf, size_t n)
     return output_write(&f->out, buf, n);
 }
 
+static int file_start(struct chardev *c, bool dry, char *err, size_t err_size)
+{
+    struct file_char *f = container_of(c, struct file_char, c);
+    int fd = outfile_open(f->path, false, dry, err, err_size);
+
+    if (fd >= 0 && !dry)
+        output_start(&f->out, fd);
+    return fd < 0 ? fd : 0;
+}
+
 static void file_close(struct chardev *c)
 {
     struct file_char *f = container_of(c, struct file_char, c);
 
     output_finish(&f->out);
-    close(f->fd);
+    if (f->out.fd >= 0)
+        close(f->out.fd);
+    free(f->path);
     free(f);
 }
 
@@ -36,24 +47,17 @@ struct chardev *char_file_open(struct vm *vm, const char *path, char *err, size_
 {
     struct file_char *f = calloc(1, sizeof(*f));
 
-    if (!f) {
+    if (f)
+        f->path = strdup(path);
+    if (!f || !f->path || output_init(&f->out, vm, -1, &f->c)) {
         snprintf(err, err_size, "serial: out of memory");
-        return NULL;
-    }
-    /* O_NONBLOCK: opening a FIFO nobody reads is an error here, not a wait. */
-    f->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
-    if (f->fd < 0) {
-        snprintf(err, err_size, "serial: cannot open %s: %s", path, strerror(errno));
-        free(f);
-        return NULL;
-    }
-    if (output_init(&f->out, vm, f->fd, &f->c)) {
-        snprintf(err, err_size, "serial: out of memory");
-        close(f->fd);
+        if (f)
+            free(f->path);
         free(f);
         return NULL;
     }
     f->c.write = file_write;
+    f->c.start = file_start;
     f->c.close = file_close;
     return &f->c;
 }

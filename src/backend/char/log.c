@@ -5,14 +5,13 @@
  * process could not do, and every byte is moved once.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/char/char.h"
+#include "backend/char/outfile.h"
 #include "base/log.h"
 #include "core/clock.h"
 #include "core/host.h"
@@ -25,7 +24,8 @@ struct log_char {
     struct chardev c; /* first */
     struct vm *vm;
     struct vtimer timer;
-    int fd;
+    char *path;
+    int fd; /* -1: not started */
     u64 size, used;
     bool dead;
     size_t n;
@@ -55,7 +55,7 @@ static void write_gathered(struct log_char *l)
 {
     int r = 0;
 
-    if (l->dead || !l->n)
+    if (l->dead || !l->n || l->fd < 0)
         return;
     if (l->used + l->n > l->size)
         r = drop_older_half(l);
@@ -81,7 +81,8 @@ static size_t log_write(struct chardev *c, const u8 *buf, size_t n)
 {
     struct log_char *l = container_of(c, struct log_char, c);
 
-    for (size_t left = n; left;) {
+    /* Before the start there is not more than what a device has held back. */
+    for (size_t left = n; left && l->n < GATHER_SIZE;) {
         size_t piece = GATHER_SIZE - l->n < left ? GATHER_SIZE - l->n : left;
 
         memcpy(l->gathered + l->n, buf, piece);
@@ -96,37 +97,44 @@ static size_t log_write(struct chardev *c, const u8 *buf, size_t n)
     return n;
 }
 
+static int log_start(struct chardev *c, bool dry, char *err, size_t err_size)
+{
+    struct log_char *l = container_of(c, struct log_char, c);
+    int fd = outfile_open(l->path, true, dry, err, err_size);
+
+    if (fd >= 0 && !dry)
+        l->fd = fd;
+    return fd < 0 ? fd : 0;
+}
+
 static void log_close(struct chardev *c)
 {
     struct log_char *l = container_of(c, struct log_char, c);
 
     vtimer_cancel(&l->timer);
     write_gathered(l);
-    close(l->fd);
+    if (l->fd >= 0)
+        close(l->fd);
+    free(l->path);
     free(l);
 }
 
 struct chardev *char_log_open(struct vm *vm, const char *path, u64 size, char *err, size_t err_size)
 {
     struct log_char *l = calloc(1, sizeof(*l));
-    struct stat st;
 
-    if (!l) {
+    if (l)
+        l->path = strdup(path);
+    if (!l || !l->path) {
         snprintf(err, err_size, "serial: out of memory");
-        return NULL;
-    }
-    l->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
-    if (l->fd < 0 || fstat(l->fd, &st) || !S_ISREG(st.st_mode)) {
-        snprintf(err, err_size, "serial: cannot open %s: %s", path,
-                 l->fd < 0 ? strerror(errno) : "it is no regular file");
-        if (l->fd >= 0)
-            close(l->fd);
         free(l);
         return NULL;
     }
+    l->fd = -1;
     l->vm = vm;
     l->size = size;
     l->c.write = log_write;
+    l->c.start = log_start;
     l->c.close = log_close;
     vtimer_init(&l->timer, vm, on_timer, l);
     return &l->c;

@@ -80,7 +80,7 @@ static ssize_t write_piece(struct output *o, int timeout_ms)
 
 static void flush(struct output *o)
 {
-    while (o->len && !o->waiting && !o->dead) {
+    while (o->len && o->fd >= 0 && !o->waiting && !o->dead) {
         ssize_t r = write_piece(o, 0);
 
         if (r < 0) {
@@ -112,6 +112,13 @@ int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner)
     o->owner = owner;
     vtimer_init(&o->timer, vm, on_timer, o);
     return 0;
+}
+
+void output_start(struct output *o, int fd)
+{
+    o->fd = fd;
+    if (o->len)
+        vtimer_set(&o->timer, vm_clock_ns(o->vm) + GATHER_NS);
 }
 
 /* Puts what fits into the ring. */
@@ -171,7 +178,7 @@ void output_finish(struct output *o)
     vtimer_cancel(&o->timer);
     if (o->waiting)
         host_loop_del_fd(o->fd);
-    while (o->len && !o->dead && host_monotonic_ns() < end)
+    while (o->len && o->fd >= 0 && !o->dead && host_monotonic_ns() < end)
         if (write_piece(o, 50) < 0)
             break;
     if (o->dropped)

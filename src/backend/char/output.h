@@ -31,8 +31,10 @@ struct output {
     u8 *ring;
 };
 
-/* 0 or -ENOMEM. owner: the chardev o is part of. */
+/* 0 or -ENOMEM. owner: the chardev o is part of. fd: -1: output_start gives it, and what is written
+ * until then waits. */
 int output_init(struct output *o, struct vm *vm, int fd, struct chardev *owner);
+void output_start(struct output *o, int fd);
 /* Takes up to n bytes; returns how many. VM lock held. */
 size_t output_write(struct output *o, const u8 *buf, size_t n);
 /* The same, but what is not taken is not lost: it is offered again after on_room. */

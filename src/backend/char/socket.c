@@ -13,6 +13,7 @@
 
 #include "backend/char/char.h"
 #include "core/host.h"
+#include "core/listen.h"
 #include "core/vm.h"
 
 #define INPUT_SIZE 16384
@@ -20,7 +21,8 @@
 struct socket_char {
     struct chardev c; /* first */
     struct vm *vm;
-    int listener, fd; /* fd: the connection, or -1 */
+    char *path;
+    int listener, fd; /* -1: not started; fd: the connection, or -1 */
     u32 watched;      /* what fd is watched for; 0: it is not in the loop */
     bool full;        /* a write was cut short */
     struct host_bh kick;
@@ -176,37 +178,50 @@ static void socket_close(struct chardev *c)
         host_loop_del_fd(s->fd);
     if (s->fd >= 0)
         close(s->fd);
-    host_loop_del_fd(s->listener);
-    close(s->listener);
+    if (s->listener >= 0) {
+        host_loop_del_fd(s->listener);
+        close(s->listener);
+    }
+    free(s->path);
     free(s);
+}
+
+static int socket_start(struct chardev *c, bool dry, char *err, size_t err_size)
+{
+    struct socket_char *s = container_of(c, struct socket_char, c);
+    int r;
+
+    if (dry)
+        return host_listen_check(s->path, err, err_size);
+    s->listener = host_listen(s->path, false, 1, err, err_size);
+    if (s->listener < 0)
+        return s->listener;
+    r = host_loop_add_fd(s->listener, EPOLLIN, on_listener, s);
+    if (r)
+        snprintf(err, err_size, "unix:%s: %s", s->path, strerror(-r));
+    return r;
 }
 
 struct chardev *char_socket_open(struct vm *vm, const char *path, char *err, size_t err_size)
 {
     struct socket_char *s = calloc(1, sizeof(*s));
-    int r;
 
-    if (!s) {
+    if (s)
+        s->path = strdup(path);
+    if (!s || !s->path) {
         snprintf(err, err_size, "unix:%s: out of memory", path);
+        free(s);
         return NULL;
     }
     s->vm = vm;
-    s->fd = -1;
+    s->fd = s->listener = -1;
     s->c.closed = true;
     s->c.write = socket_write;
     s->c.kick_input = socket_kick_input;
+    s->c.start = socket_start;
     s->c.close = socket_close;
     host_bh_init(&s->kick, on_kick, s);
-    s->listener = char_listen(path, err, err_size);
-    if (s->listener >= 0) {
-        r = host_loop_add_fd(s->listener, EPOLLIN, on_listener, s);
-        if (!r)
-            return &s->c;
-        snprintf(err, err_size, "unix:%s: %s", path, strerror(-r));
-        close(s->listener);
-    }
-    free(s);
-    return NULL;
+    return &s->c;
 }
 
 struct chardev *char_port_open(struct vm *vm, const char *spec, char *err, size_t err_size)

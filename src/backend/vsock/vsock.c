@@ -11,10 +11,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "backend/char/char.h"
 #include "backend/vsock/connect.h"
 #include "base/commas.h"
 #include "base/log.h"
+#include "core/listen.h"
 
 #define CID_DEFAULT 3
 #define PATH_MAX_LEN 107 /* sockaddr_un */
@@ -37,6 +37,7 @@ struct stream {
 
 struct backend {
     struct sockdev d; /* first */
+    char *path;
     int listener, helper;
     bool accepting;
     struct stream *streams;
@@ -375,12 +376,36 @@ static void sock_close(struct sockdev *d)
         host_loop_del_fd(b->helper);
         close(b->helper);
     }
-    host_loop_del_fd(b->listener);
-    close(b->listener);
+    if (b->listener >= 0) {
+        host_loop_del_fd(b->listener);
+        close(b->listener);
+    }
+    free(b->path);
     free(b);
 }
 
-static const struct sockdev_ops sock_ops = {.connect = sock_connect,
+static int sock_start(struct sockdev *d, bool dry, char *err, size_t err_size)
+{
+    struct backend *b = container_of(d, struct backend, d);
+    char why[256];
+    int r;
+
+    if (dry)
+        r = host_listen_check(b->path, why, sizeof(why));
+    else
+        r = b->listener = host_listen(b->path, false, BACKLOG, why, sizeof(why));
+    if (!dry && r >= 0) {
+        r = host_loop_add_fd(b->listener, EPOLLIN, on_listener, b);
+        if (r)
+            snprintf(why, sizeof(why), "%s", strerror(-r));
+    }
+    if (r < 0)
+        snprintf(err, err_size, "--vsock %s: %s", b->path, why);
+    return r < 0 ? r : 0;
+}
+
+static const struct sockdev_ops sock_ops = {.start = sock_start,
+                                            .connect = sock_connect,
                                             .accepted = sock_accepted,
                                             .receive = sock_receive,
                                             .send = sock_send,
@@ -420,6 +445,10 @@ static const char *parse(const char *text, struct spec *s)
         return "the path is longer than 107 bytes";
     if (n <= 0 || s->path[n - 1] == '/')
         return "it needs the path of a socket";
+    /* What other options take is no path here either. */
+    if (!strcmp(s->path, "null") || !strcmp(s->path, "stdio") || !strcmp(s->path, "pty") ||
+        !strncmp(s->path, "file:", 5) || !strncmp(s->path, "unix:", 5))
+        return "it is the path of a socket alone (a file of that name is ./NAME)";
     while ((n = commas_next(&text, item, sizeof(item))) != COMMAS_END) {
         value = n > 0 ? commas_value(item) : NULL;
         if (!value || strcmp(item, "cid") != 0)
@@ -437,22 +466,18 @@ const char *vsock_check(const char *text)
     return parse(text, &s);
 }
 
-static int open_ends(struct backend *b, const struct spec *s, bool confined, char *err,
-                     size_t err_size)
+static int open_helper(struct backend *b, const struct spec *s, bool confined, char *err,
+                       size_t err_size)
 {
     int r;
 
+    b->path = strdup(s->path);
+    if (!b->path)
+        return -ENOMEM;
     b->helper = connect_start(s->path, confined, err, err_size);
     if (b->helper < 0)
         return b->helper;
-    b->listener = char_listen(s->path, err, err_size);
-    if (b->listener < 0)
-        return b->listener;
-    r = listen(b->listener, BACKLOG) ? -errno : 0;
-    if (!r)
-        r = host_loop_add_fd(b->listener, EPOLLIN, on_listener, b);
-    if (!r)
-        r = host_loop_add_fd(b->helper, EPOLLIN, on_helper, b);
+    r = host_loop_add_fd(b->helper, EPOLLIN, on_helper, b);
     if (r)
         snprintf(err, err_size, "%s", strerror(-r));
     return r;
@@ -468,14 +493,11 @@ struct sockdev *vsock_open(const char *text, bool confined, char *err, size_t er
     if (b && !wrong) {
         *b = (struct backend){
             .d = {.ops = &sock_ops, .cid = s.cid}, .listener = -1, .helper = -1, .accepting = true};
-        if (!open_ends(b, &s, confined, why, sizeof(why)))
+        if (!open_helper(b, &s, confined, why, sizeof(why)))
             return &b->d;
-        if (b->listener >= 0) {
-            host_loop_del_fd(b->listener);
-            close(b->listener);
-        }
         if (b->helper >= 0)
             close(b->helper);
+        free(b->path);
     }
     free(b);
     snprintf(err, err_size, "--vsock %s: %s", text, wrong ? wrong : why);

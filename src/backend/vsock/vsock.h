@@ -14,9 +14,9 @@
 #define VSOCK_ASKING_MAX 64u
 
 /*
- * Opens what a --vsock option names: PATH[,cid=N]. Listens at PATH and starts the process that
- * connects to PATH_PORT: to be called before there is guest memory or another thread. NULL, with
- * one line in err.
+ * Opens what a --vsock option names: PATH[,cid=N]. Starts the process that connects to PATH_PORT
+ * (the device's start listens at PATH): to be called before there is guest memory or another
+ * thread. NULL, with one line in err.
  */
 struct sockdev *vsock_open(const char *spec, bool confined, char *err, size_t err_size);
 

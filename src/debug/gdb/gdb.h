@@ -24,10 +24,10 @@ typedef void gdb_dump_fn(FILE *out, unsigned n, const struct x86_vcpu_state *s,
  */
 struct gdb_server *gdb_server_open(struct vm *vm, const char *spec, gdb_dump_fn *dump, char *err,
                                    size_t err_size);
+/* Says where it listens, with the port the host chose for port 0. */
+void gdb_server_announce(const struct gdb_server *g);
 /* The VM has stopped for good: tells a waiting debugger the program's exit status. */
 void gdb_server_vm_ended(struct gdb_server *g, int status);
-/* The process is confined now: it cannot remove its socket file at the end any more. */
-void gdb_server_confined(struct gdb_server *g);
 /* Before vm_destroy. NULL: nothing. */
 void gdb_server_close(struct gdb_server *g);
 

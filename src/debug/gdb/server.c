@@ -7,11 +7,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "core/listen.h"
 #include "debug/gdb/gdb.h"
 #include "debug/gdb/session.h"
 
@@ -28,7 +28,6 @@ struct gdb_server {
     enum gdb_arch arch;
     bool waiting; /* ,wait: our vm_pause is in force */
     int listener;
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* of the socket file; "": none */
     /* The debugger: */
     int client; /* -1: none */
     struct gdb_session *session;
@@ -234,75 +233,26 @@ static bool parse_inet(char *spec, union address *a, socklen_t *len)
                      &a->in.sin_addr) == 1;
 }
 
-static bool parse_unix(const char *path, union address *a, socklen_t *len)
-{
-    memset(a, 0, sizeof(*a));
-    if (!*path || strlen(path) >= sizeof(a->un.sun_path))
-        return false;
-    a->un.sun_family = AF_UNIX;
-    strcpy(a->un.sun_path, path);
-    *len = sizeof(a->un);
-    return true;
-}
-
-/* A socket file whose owner is gone does not stand in the way. */
-static bool remove_stale(const union address *a, socklen_t len)
-{
-    struct stat st;
-    int fd, r, e;
-
-    if (a->any.sa_family != AF_UNIX || lstat(a->un.sun_path, &st) || !S_ISSOCK(st.st_mode))
-        return false;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    r = connect(fd, &a->any, len);
-    e = errno;
-    close(fd);
-    return r && e == ECONNREFUSED && !unlink(a->un.sun_path);
-}
-
-static int bind_to(int fd, const union address *a, socklen_t len)
-{
-    /* Who may open the file may debug: its owner only. */
-    mode_t mask = umask(0177);
-    int r = bind(fd, &a->any, len);
-
-    if (r && errno == EADDRINUSE && remove_stale(a, len))
-        r = bind(fd, &a->any, len);
-    r = r ? -errno : 0;
-    umask(mask);
-    return r;
-}
-
-static int listen_on(struct gdb_server *g, const union address *a, socklen_t len)
+/* A listening socket, or -errno with one line in err. */
+static int listen_inet(const union address *a, socklen_t len, char *err, size_t err_size)
 {
     int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1, r;
 
-    if (fd < 0)
-        return -errno;
-    if (a->any.sa_family != AF_UNIX) {
+    if (fd >= 0) {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
         /* Packets are small and each waits for its answer. Connections inherit it. */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        if (!bind(fd, &a->any, len) && !listen(fd, 1))
+            return fd;
     }
-    r = bind_to(fd, a, len);
-    if (!r && a->any.sa_family == AF_UNIX)
-        strcpy(g->path, a->un.sun_path);
-    if (!r && listen(fd, 1))
-        r = -errno;
-    if (!r)
-        r = host_loop_add_fd(fd, EPOLLIN, on_connect, g);
-    if (r) {
+    r = -errno;
+    snprintf(err, err_size, "cannot listen: %s", strerror(-r));
+    if (fd >= 0)
         close(fd);
-        return r;
-    }
-    g->listener = fd;
-    return 0;
+    return r;
 }
 
-/* Says where, with the port the host chose for port 0. */
-static void announce(const struct gdb_server *g)
+void gdb_server_announce(const struct gdb_server *g)
 {
     const char *held = g->waiting ? "; the guest waits for a debugger" : "";
     union address a;
@@ -310,12 +260,12 @@ static void announce(const struct gdb_server *g)
     char text[INET6_ADDRSTRLEN];
     u16 port;
 
-    if (g->path[0]) {
-        log_info("gdb: listening on unix:%s%s", g->path, held);
-        return;
-    }
     if (getsockname(g->listener, &a.any, &len))
         return;
+    if (a.any.sa_family == AF_UNIX) {
+        log_info("gdb: listening on unix:%s%s", a.un.sun_path, held);
+        return;
+    }
     if (a.any.sa_family == AF_INET6) {
         inet_ntop(AF_INET6, &a.in6.sin6_addr, text, sizeof(text));
         port = ntohs(a.in6.sin6_port);
@@ -331,9 +281,10 @@ static void announce(const struct gdb_server *g)
 
 static int set_up(struct gdb_server *g, char *spec, char *err, size_t err_size)
 {
+    const char *path;
     union address a;
     socklen_t len;
-    bool wait = false, good;
+    bool wait = false;
     int r;
 
     for (;;) {
@@ -346,13 +297,18 @@ static int set_up(struct gdb_server *g, char *spec, char *err, size_t err_size)
         else
             break;
     }
-    good = strncmp(spec, "unix:", 5) ? parse_inet(spec, &a, &len) : parse_unix(spec + 5, &a, &len);
-    if (!good) {
+    path = strncmp(spec, "unix:", 5) ? NULL : spec + 5;
+    if (path ? !*path : !parse_inet(spec, &a, &len)) {
         snprintf(err, err_size,
                  "it is [ADDRESS:]PORT or unix:PATH, and ,wait or ,arch=i386 after it");
         return -EINVAL;
     }
-    r = listen_on(g, &a, len);
+    /* Who may open the file may debug: its owner only. */
+    g->listener =
+        path ? host_listen(path, true, 1, err, err_size) : listen_inet(&a, len, err, err_size);
+    if (g->listener < 0)
+        return g->listener;
+    r = host_loop_add_fd(g->listener, EPOLLIN, on_connect, g);
     if (r) {
         snprintf(err, err_size, "cannot listen: %s", strerror(-r));
         return r;
@@ -367,7 +323,7 @@ struct gdb_server *gdb_server_open(struct vm *vm, const char *spec, gdb_dump_fn 
                                    size_t err_size)
 {
     struct gdb_server *g = calloc(1, sizeof(*g));
-    char *copy = strdup(spec), why[120] = "out of memory";
+    char *copy = strdup(spec), why[300] = "out of memory";
     bool good = false;
 
     if (g && copy) {
@@ -382,7 +338,6 @@ struct gdb_server *gdb_server_open(struct vm *vm, const char *spec, gdb_dump_fn 
         gdb_server_close(g);
         return NULL;
     }
-    announce(g);
     return g;
 }
 
@@ -390,12 +345,6 @@ void gdb_server_vm_ended(struct gdb_server *g, int status)
 {
     if (g && g->session)
         gdb_session_vm_ended(g->session, status);
-}
-
-void gdb_server_confined(struct gdb_server *g)
-{
-    if (g)
-        g->path[0] = 0;
 }
 
 void gdb_server_close(struct gdb_server *g)
@@ -408,7 +357,5 @@ void gdb_server_close(struct gdb_server *g)
         host_loop_del_fd(g->listener);
         close(g->listener);
     }
-    if (g->path[0])
-        unlink(g->path);
     free(g);
 }
