@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* trivisor: the front end. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -193,13 +194,21 @@ static int cmd_version(int argc, char **argv)
     return 0;
 }
 
-int main(int argc, char **argv)
+/* What was printed must have arrived: whoever wrote it to a file believes the exit status. */
+static int close_output(int status)
+{
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout))
+        return status;
+    failure("standard output: %s", errno ? strerror(errno) : "not all could be written");
+    return status ? status : EXIT_STATUS_FAILURE;
+}
+
+static int run(int argc, char **argv)
 {
     const struct command *c;
     const char *name = argc > 1 ? argv[1] : NULL;
 
-    host_fill_standard_fds();
-    host_note_inherited_fds();
     if (!name)
         return failure("no command; see trivisor help");
     if (!strcmp(name, "--help") || !strcmp(name, "-h"))
@@ -215,4 +224,11 @@ int main(int argc, char **argv)
     if (argc > 2 && c->run != cmd_help && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h")))
         return cmd_help(1, &argv[1]);
     return c->run(argc - 2, argv + 2);
+}
+
+int main(int argc, char **argv)
+{
+    host_fill_standard_fds();
+    host_note_inherited_fds();
+    return close_output(run(argc, argv));
 }

@@ -73,7 +73,7 @@ static void append_number(char *line, size_t size, unsigned v)
 static void on_violation(int sig, siginfo_t *info, void *context)
 {
     int nr = info->si_syscall;
-    char line[160] = "trivisor: error: ";
+    char line[160] = "trivisor: ";
 
     (void)context;
     host_end();

@@ -40,7 +40,7 @@ void host_end(void)
 void host_fill_standard_fds(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
             _exit(125); /* nowhere to say it */
 }
 
@@ -95,7 +95,7 @@ void host_print_line(const char *text, size_t n)
 __attribute__((format(printf, 2, 0))) static void log_to_stderr(enum log_level level,
                                                                 const char *fmt, va_list ap)
 {
-    static const char *const name[] = {"error: ", "warning: ", "", "debug: "};
+    static const char *const name[] = {"", "warning: ", "", "debug: "};
     char line[1024];
     int n, m;
 

@@ -18,7 +18,8 @@ void host_clock_begin(void);
 void host_print_line(const char *text, size_t n);
 
 /* Opens /dev/null in place of standard input, output or error where the caller left one closed: the
- * next file opened would take its number, and be read or printed to. First thing in the program. */
+ * next file opened would take its number, and be read or printed to. For reading only, so that what
+ * is printed there is an error, as it is without us. First thing in the program. */
 void host_fill_standard_fds(void);
 
 #endif

@@ -138,9 +138,8 @@ static bool may_be_mapped(const void *p)
 
 void host_ram_check_signal(int sig, const siginfo_t *info)
 {
-    static const char text[] =
-        "trivisor: error: the file of the saved machine has become shorter or "
-        "cannot be read: the guest's memory is lost";
+    static const char text[] = "trivisor: the file of the saved machine has become shorter or "
+                               "cannot be read: the guest's memory is lost";
     static u32 said;
 
     if (sig != SIGBUS || info->si_code != BUS_ADRERR || !may_be_mapped(info->si_addr))

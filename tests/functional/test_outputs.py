@@ -59,6 +59,31 @@ def refused(r, *words):
         assert word in r.stderr, r.stderr
 
 
+@pytest.mark.parametrize('closed', [False, True])
+def test_output_that_is_lost_is_an_error(program, machine, closed):
+    def lost(*argv):
+        command = '"$0" "$@" >&-' if closed else '"$0" "$@" >/dev/full'
+        r = subprocess.run(['sh', '-c', command, program, *argv], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                           text=True, timeout=60, check=False)
+        assert r.returncode == 125, argv
+        assert len(r.stderr.splitlines()) == 1, r.stderr
+        assert ('Bad file' if closed else 'No space') in r.stderr
+
+    machine('web')
+    for argv in (['help'], ['help', 'run'], ['version'], ['completion', 'bash'], ['ps'], ['ps', '--json'], ['console'],
+                 ['stats', 'web'], ['devices', 'web', '--json']):
+        lost(*argv)
+
+
+def test_a_command_whose_output_is_closed(program, kernel, initramfs):
+    for command, status in (('echo hi', 125), ('true', 0)):
+        r = subprocess.run(['sh', '-c', '"$0" "$@" >&-', program, 'run', '-k', kernel, '-i', initramfs, '-q', '--', 'sh',
+                            '-c', command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60,
+                           check=False)
+        assert r.returncode == status
+        assert len(r.stderr.splitlines()) == (status != 0)
+
+
 WAYS = [('--serial', 'file:f'), ('--serial', 'log:f'), ('--port', 'p=file:f'), ('--virtio-console', 'file:f')]
 SOCKETS = [('--serial', 'unix:f'), ('--port', 'p=unix:f'), ('--virtio-console', 'unix:f'), ('--vsock', 'f')]
 

@@ -269,7 +269,7 @@ def test_a_file_that_becomes_shorter(machine, tmp_path):
     os.truncate(tmp_path / 'box.vm', 4096)
     err = m.process.communicate(timeout=30)[1].decode()
     assert m.process.returncode == 125, err
-    assert err == ('trivisor: error: the file of the saved machine has become shorter or cannot be read: the guest\'s '
+    assert err == ('trivisor: the file of the saved machine has become shorter or cannot be read: the guest\'s '
                    'memory is lost\n')
 
 

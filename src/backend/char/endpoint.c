@@ -22,9 +22,10 @@ int char_open_pty(int *slave, char *err, size_t err_size)
     if (*slave >= 0 && !tcgetattr(*slave, &t)) {
         cfmakeraw(&t);
         if (!tcsetattr(*slave, TCSANOW, &t)) {
-            printf("%s\n", path);
-            fflush(stdout);
-            return fd;
+            if (dprintf(STDOUT_FILENO, "%s\n", path) > 0)
+                return fd;
+            close(*slave); /* nobody would find it */
+            *slave = -1;
         }
     }
     r = errno ? -errno : -EIO;

@@ -232,7 +232,7 @@ static void sandbox__names_the_call(void **state)
     (void)state;
     forbidden_call[0] = SYS_openat;
     assert_true(dies(try(&strict, call_forbidden, text, sizeof(text))));
-    assert_string_equal(text, "trivisor: error: test process: the sandbox forbids system call 257 "
+    assert_string_equal(text, "trivisor: test process: the sandbox forbids system call 257 "
                               "(openat)\n");
     /* One that no mistake explains dies in the kernel. */
     forbidden_call[0] = SYS_execve;
