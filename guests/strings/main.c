@@ -174,6 +174,73 @@ TEST(lods__and_single_steps_without_rep)
     CHECK_EQ(at(101), 0xee);
 }
 
+TEST(once__sizes_and_directions)
+{
+    struct rep r;
+
+    window(PTE_P | PTE_W);
+    for (unsigned i = 0; i < 64; i++)
+        put(i, (u8)(0x10 + i));
+#define ONCE(insn, size, df, step)                                                                 \
+    memset((void *)(VA + 0x100), 0, 64);                                                           \
+    r = (struct rep){VA + 16, VA + 0x110, 5, 0x8877665544332211, 0};                               \
+    REP("movs" insn, &r, df);                                                                      \
+    CHECK_EQ(r.rsi, VA + 16 + (step));                                                             \
+    CHECK_EQ(r.rdi, VA + 0x110 + (step));                                                          \
+    CHECK_EQ(r.rcx, 5);                                                                            \
+    CHECK_EQ(memcmp((void *)(VA + 16), (void *)(VA + 0x110), size), 0);                            \
+    CHECK_EQ(at(0x10f) | at(0x110 + (size)), 0);                                                   \
+    REP("stos" insn, &r, df);                                                                      \
+    CHECK_EQ(r.rdi, VA + 0x110 + 2 * (step));                                                      \
+    CHECK_EQ(memcmp((void *)(VA + 0x110 + (step)), &r.rax, size), 0);                              \
+    /* across a page's end */                                                                      \
+    r = (struct rep){VA + 16, VA + 4095, 5, 0x8877665544332211, 0};                                \
+    REP("movs" insn, &r, df);                                                                      \
+    CHECK_EQ(memcmp((void *)(VA + 16), (void *)(VA + 4095), size), 0);                             \
+    r.rsi = VA + 4095;                                                                             \
+    REP("lods" insn, &r, df);                                                                      \
+    CHECK_EQ(r.rsi, VA + 4095 + (step));                                                           \
+    CHECK_EQ(memcmp((void *)(VA + 16), &r.rax, size), 0)
+    /* more than once: at first it is the miss that is taken */
+    for (unsigned i = 0; i < 3; i++) {
+        ONCE("b", 1, "cld", 1);
+        ONCE("w", 2, "cld", 2);
+        ONCE("l", 4, "cld", 4);
+        ONCE("q", 8, "cld", 8);
+        ONCE("b", 1, "std", -1LL);
+        ONCE("w", 2, "std", -2LL);
+        ONCE("l", 4, "std", -4LL);
+        ONCE("q", 8, "std", -8LL);
+    }
+}
+
+TEST(once__faults_change_nothing)
+{
+    struct trap t;
+
+    window(PTE_P | PTE_W);
+    unmap(VA + 4096);
+    put(1, 0x77);
+    for (unsigned i = 0; i < 3; i++) {
+        struct rep r = {VA + 1, VA + 4096, 0, 0, 0};
+
+        TRY (&t)
+            REP("movsb", &r, "cld");
+        CHECK_EQ(t.vector, V_PF);
+        CHECK_EQ(t.error & 2, 2);
+        CHECK_EQ(t.regs.rsi, VA + 1);
+        CHECK_EQ(t.regs.rdi, VA + 4096);
+        r = (struct rep){VA + 4096, VA + 1, 0, 0, 0};
+        TRY (&t)
+            REP("movsb", &r, "cld");
+        CHECK_EQ(t.vector, V_PF);
+        CHECK_EQ(t.error & 2, 0);
+        CHECK_EQ(t.regs.rsi, VA + 4096);
+        CHECK_EQ(t.regs.rdi, VA + 1);
+        CHECK_EQ(at(1), 0x77);
+    }
+}
+
 TEST(cmps__stops_at_difference_or_equality)
 {
     struct rep r;

@@ -95,6 +95,8 @@ struct bt_env {
     u8 irq_maybe;       /* the local APIC may have something; set by bt_set_irq_maybe */
     u32 arith_mask, keep_if, keep_ac; /* constants for PEXT and PDEP */
     u64 bits63, bits31;               /* 63 and 31, likewise */
+    u32 df_mask;                      /* EFLAGS.DF, likewise */
+    u64 step[2];                      /* what a string goes on by: 1, with DF -1 */
     u8 fpu_live; /* guest x87/vector state is in the registers, not in s.xsave */
 };
 

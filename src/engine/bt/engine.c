@@ -352,6 +352,9 @@ static int bt_vcpu_create(struct vcpu *v)
     v->tsc_offset = &c->env->s.tsc_offset;
     c->env->ibl_mask = (u64)(BT_IBL_SIZE - 1) << BT_IBL_SHIFT;
     c->env->arith_mask = (u32)RFLAGS_ARITH;
+    c->env->df_mask = (u32)RFLAGS_DF;
+    c->env->step[0] = 1;
+    c->env->step[1] = (u64)-1;
     c->env->bits63 = 63;
     c->env->bits31 = 31;
     bt_set_irq_maybe(c->env, true);

@@ -34,7 +34,8 @@ enum kind {
     KIND_SYS,
     KIND_BITS,
     KIND_SITE,
-    KIND_STRING
+    KIND_STRING, /* repeated */
+    KIND_STRING_ONCE
 };
 
 /* A guest instruction of the block to be. */
@@ -60,7 +61,8 @@ enum gen_access {
     EA_PUSH,
     EA_POP,
     EA_FRAME /* [rbp] */,
-    EA_BITS /* a word of insn->mem's bit string */
+    EA_BITS /* a word of insn->mem's bit string */,
+    EA_RDI /* MOVS's destination */
 };
 
 /* A soft-TLB miss to be written out after the hot code. */
@@ -196,6 +198,11 @@ struct bt_link *gen_add_link(struct gen *g, u64 target, const u8 *rel32);
 void gen_align_rel32(struct gen *g, unsigned n);
 /* A jump through the branch-target table. */
 void gen_branch_far_page(struct gen *g, u64 target);
+
+/* --- gen_string.c --- */
+/* Is it a string instruction, not repeated, that is done in place? */
+bool gen_string_fits(const struct x86_insn *in);
+void gen_string(struct gen *g);
 
 /* --- gen_sys.c --- */
 /* Is it a system instruction done in place in this mode? */

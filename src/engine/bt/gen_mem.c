@@ -124,6 +124,9 @@ static void gen_access(struct gen *g, enum gen_access ea)
     case EA_POP:
         emit_mov(e, H_R10, H_R9);
         break;
+    case EA_RDI:
+        emit_op_mem(e, w, 0x8d, H_R10, H_RDI, 0);
+        break;
     case EA_FRAME:
         emit_op_mem(e, w, 0x8d, H_R10, H_RBP, 0);
         break;

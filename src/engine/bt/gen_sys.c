@@ -45,9 +45,11 @@ static void change_bit(struct gen *g, s32 off, s32 keep, unsigned set)
     store_byte(e, off);
 }
 
-static void gen_pushfq(struct gen *g)
+/* PUSHFQ, or PUSHFD in 32-bit code. */
+static void gen_pushf(struct gen *g)
 {
     struct emit *e = &g->e;
+    bool w = g->word == 8;
 
     EMIT(e, 0x9c, 0x41, 0x5b); /* pushfq; pop r11: through the bytes below the window */
     bits_op(e, false, OFF(arith_mask));
@@ -55,11 +57,11 @@ static void gen_pushfq(struct gen *g)
     emit_load(e, H_R10, H_RSP, OFF(s.rflags)); /* arithmetic bits are clear there */
     EMIT(e, 0x4f, 0x8d, 0x1c, 0x13);           /* lea r11, [r11 + r10] */
     emit_store(e, H_RSP, OFF(tmp), H_R11);
-    gen_probe(g, EA_PUSH, 8, true);
+    gen_probe(g, EA_PUSH, g->word, true);
     emit_load(e, H_R11, H_RSP, OFF(tmp));
-    EMIT(e, 0x4d, 0x89, 0x1a); /* mov [r10], r11 */
+    emit_op_mem(e, w, 0x89, H_R11, H_R10, 0);
     gen_commit(g);
-    emit_lea(e, H_R9, H_R9, -8);
+    emit_op_mem(e, w, 0x8d, H_R9, H_R9, -(s32)g->word);
 }
 
 /*
@@ -142,6 +144,8 @@ bool gen_sys_inline(const struct x86_insn *in, u32 mode)
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_PUSHFQ:
         return in->opsize == 8;
+    case ZYDIS_MNEMONIC_PUSHFD:
+        return in->mode == 32;
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_SWAPGS:
@@ -163,7 +167,8 @@ bool gen_sys(struct gen *g, bool last)
 {
     switch (g->insn->mnemonic) {
     case ZYDIS_MNEMONIC_PUSHFQ:
-        gen_pushfq(g);
+    case ZYDIS_MNEMONIC_PUSHFD:
+        gen_pushf(g);
         return true;
     case ZYDIS_MNEMONIC_CLI:
         change_bit(g, OFF(s.rflags) + 1, OFF(keep_if), 0);

@@ -198,12 +198,18 @@ bool bt_lockstep_run(struct bt_vcpu *c, const struct bt_block *b)
     c->bt->enter(env->window, b->entry);
     bt_flags_in(env);
     reason = env->exit_reason;
-    if (reason == BT_EXIT_LINK)
-        env->s.rip = ((struct bt_link *)(uintptr_t)env->exit_arg)->target;
-    else if (reason == BT_EXIT_KICK)
+    if (reason == BT_EXIT_LINK) {
+        const struct bt_link *link = (const struct bt_link *)(uintptr_t)env->exit_arg;
+
+        env->s.rip = link->target;
+        c->nogroup = link->nogroup;
+        if (link->nogroup)
+            return true; /* from where it is, the block without stack groups goes on */
+    } else if (reason == BT_EXIT_KICK) {
         env->s.rip = bt_guest_rip(c, env->exit_arg, (u32)env->exit_info >> 16);
-    else if (reason == BT_EXIT_STEP || (reason == BT_EXIT_IBL && !bt_canonical(c, env->s.rip)))
+    } else if (reason == BT_EXIT_STEP || (reason == BT_EXIT_IBL && !bt_canonical(c, env->s.rip))) {
         return true; /* the interpreter itself does the next instruction */
+    }
     bt_fpu_save(c);
     if (l->hopeless || reason == BT_EXIT_KICK || reason == BT_EXIT_RESUME)
         return true; /* interrupted half-way: nothing to compare with */

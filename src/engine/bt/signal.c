@@ -51,7 +51,7 @@ static void unpark(struct host_signal *sig, u32 since, u64 rax)
 
 /*
  * Runs the write-backs from pc to end: mov [rsp+disp8], r8/r10/r11; lea r9(d), [reg+disp]; mov reg,
- * r11. They are ours, so anything else is our bug.
+ * r11; lea reg, [reg+r11*scale]. They are ours, so anything else is our bug.
  */
 static void finish_tail(struct bt_env *env, struct host_signal *sig, const u8 *pc, const u8 *end)
 {
@@ -76,6 +76,14 @@ static void finish_tail(struct bt_env *env, struct host_signal *sig, const u8 *p
         } else if (pc[0] == 0x4c && pc[1] == 0x89 && (pc[2] & 0xf8) == 0xd8) {
             *sig->gpr[pc[2] & 7] = *sig->gpr[R11];
             pc += 3;
+        } else if ((pc[0] & 0xf7) == 0x42 && pc[1] == 0x8d && (pc[2] & 0xc7) == 0x04 &&
+                   (pc[3] & 0x38) == 0x18) {
+            u64 *reg = sig->gpr[(pc[2] >> 3) & 7];
+
+            *reg += *sig->gpr[R11] << (pc[3] >> 6);
+            if (!(pc[0] & 8))
+                *reg = (u32)*reg;
+            pc += 4;
         } else {
             CHECK(!"unknown write-back in translated code");
         }

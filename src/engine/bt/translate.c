@@ -135,7 +135,9 @@ static u8 classify(const struct x86_insn *in, u32 mode)
     if (gen_sys_inline(in, mode))
         return KIND_SYS;
     if (in->category == ZYDIS_CATEGORY_STRINGOP)
-        return is_fast_string(in) ? KIND_STRING : KIND_SITE;
+        return is_fast_string(in)     ? KIND_STRING
+               : gen_string_fits(in) ? KIND_STRING_ONCE
+                                     : KIND_SITE;
     if (in->category == ZYDIS_CATEGORY_NOP || in->category == ZYDIS_CATEGORY_WIDENOP ||
         in->category == ZYDIS_CATEGORY_PREFETCH)
         return in->prefixes & X86_PFX_LOCK ? KIND_SITE : KIND_SKIP;
@@ -184,7 +186,8 @@ static u64 reads(const struct item *it)
 {
     if (it->kind == KIND_SITE || it->kind == KIND_STRING)
         return RFLAGS_ARITH;
-    if (it->kind == KIND_SYS && it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFQ)
+    if (it->kind == KIND_SYS && (it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
+                                 it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFD))
         return RFLAGS_ARITH;
     return it->insn.flags_read & RFLAGS_ARITH;
 }
@@ -386,6 +389,9 @@ static bool gen_item(struct gen *g, const struct item *it, bool last)
         return gen_site(g, g->bt->call_interp);
     case KIND_STRING:
         return gen_site(g, g->bt->call_string);
+    case KIND_STRING_ONCE:
+        gen_string(g);
+        return true;
     default:
         return gen_site(g, g->bt->call_interp);
     }
