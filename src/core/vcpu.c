@@ -226,6 +226,12 @@ static bool apic_access(const struct vcpu *v, u64 a, unsigned size)
     return (a & PAGE_MASK) == v->apic_page && (a & ~PAGE_MASK) + size <= PAGE_SIZE;
 }
 
+bool vcpu_mmio_is_plain(const struct vcpu *v, u64 a, unsigned size)
+{
+    /* The timer's current count (SDM 3A table 10-1) wants the time. */
+    return (a & PAGE_MASK) == v->apic_page && size == 4 && !(a & 3) && (a & ~PAGE_MASK) != 0x390;
+}
+
 u64 vcpu_mmio_read(struct vcpu *v, u64 a, unsigned size)
 {
     u32 off = (u32)(a & ~PAGE_MASK);

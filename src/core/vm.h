@@ -193,6 +193,9 @@ u64 vm_mmio_read(struct vm *vm, u64 gpa, unsigned size);
 void vm_mmio_write(struct vm *vm, u64 gpa, unsigned size, u64 val);
 /* As these, but the vCPU's own APIC page is seen first. Engines use these. */
 u64 vcpu_mmio_read(struct vcpu *v, u64 gpa, unsigned size);
+/* Is a read of it a look at a register of the vCPU's own APIC, without locks and calls of the host?
+ */
+bool vcpu_mmio_is_plain(const struct vcpu *v, u64 gpa, unsigned size);
 void vcpu_mmio_write(struct vcpu *v, u64 gpa, unsigned size, u64 val);
 u32 vm_pio_read(struct vm *vm, u16 port, unsigned size);
 void vm_pio_write(struct vm *vm, u16 port, unsigned size, u32 val);

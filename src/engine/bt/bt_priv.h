@@ -360,6 +360,7 @@ enum bt_exit {
     BT_EXIT_STEP,   /* s.rip: instruction for the interpreter */
     BT_EXIT_RESUME, /* go on at s.rip */
     BT_EXIT_KICK,   /* pending was set; go on at s.rip after looking */
+    BT_EXIT_NEXT,   /* of bt_help_access: go on at the host address in exit_arg, which is s.rip's */
 };
 
 struct bt_vcpu;
@@ -447,6 +448,7 @@ struct bt_vcpu {
         u32 len;
     } code_write[BT_CODE_WRITES];
     unsigned ncode_writes;
+    u32 apic_copy; /* a register of the local APIC for a read in translated code (tlb.c) */
     bool remapped; /* translations were forgotten: the next instruction may come from elsewhere */
     struct bt_lockstep *lockstep; /* NULL: not in lockstep mode */
     bool nogroup;                 /* the next block looked up is one without stack groups */
@@ -691,6 +693,8 @@ u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site, u64 ret);
 bool bt_signal(void *opaque, struct host_signal *sig);
 /* Guest address of instruction `index` of the block that holds host address `ret`. */
 u64 bt_guest_rip(struct bt_vcpu *c, u64 ret, unsigned index);
+/* Also the guest address behind it and the host address of that, 0 when its block ends in it. */
+u64 bt_guest_place(struct bt_vcpu *c, u64 ret, unsigned index, u64 *next, u64 *code);
 
 /* --- lockstep.c --- */
 struct bt_lockstep *bt_lockstep_create(u64 xcr0);

@@ -21,6 +21,8 @@ static u64 op_mmio_read(void *opaque, u64 gpa, unsigned len)
 
     if (c->lockstep && bt_lockstep_mmio(c->lockstep))
         return 0;
+    if (vcpu_mmio_is_plain(c->v, gpa, len))
+        return vcpu_mmio_read(c->v, gpa, len);
     out(c);
     v = vcpu_mmio_read(c->v, gpa, len);
     bt_enter_guest(c);

@@ -11,17 +11,6 @@ static u64 leave(struct bt_vcpu *c, enum bt_exit reason)
     return 0;
 }
 
-u64 bt_help_access(struct bt_vcpu *c, u64 lin, u32 arg, u64 ret)
-{
-    void *host = bt_tlb_fill(c, lin, arg & 0xff, (arg >> 8) & 1);
-
-    if (likely(host))
-        return (u64)(uintptr_t)host;
-    c->stats.tlb_slow++;
-    c->env->s.rip = bt_guest_rip(c, ret, arg >> 16);
-    return leave(c, BT_EXIT_STEP);
-}
-
 /* Where to go on at s.rip without leaving translated code, or 0. */
 static u64 go_on(struct bt_vcpu *c)
 {
@@ -59,19 +48,52 @@ u64 bt_help_ibl(struct bt_vcpu *c, u64 branch_pc, u64 target, u64 unused)
     return (u64)(uintptr_t)(code + BT_IBL_CHECK_LEN);
 }
 
+/* What the interpreter did in the middle of a block begins here. */
+struct place {
+    u64 epoch, window;
+    u32 mode;
+};
+
+static struct place place_begin(struct bt_vcpu *c)
+{
+    c->remapped = false;
+    bt_flags_in(c->env);
+    return (struct place){c->bt->epoch, c->env->window, c->mode};
+}
+
+/* After it: where to go on, `ret` if that is at guest address `next`; 0: leave. */
+static u64 place_end(struct bt_vcpu *c, const struct place *p, u64 next, u64 ret)
+{
+    struct bt_env *env = c->env;
+
+    bt_code_written(c);
+    bt_flags_out(env);
+    if (c->result != INTERP_OK)
+        return leave(c, BT_EXIT_RESUME);
+    bt_update_mode(c);
+    bt_clip_rsp(c);
+    if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
+        (env->s.dr7 & DR7_ENABLED) || (env->s.cpl == 3 && (env->s.rflags & RFLAGS_AC)) ||
+        c->bt->epoch != p->epoch || (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) ||
+        env->s.nmi_pending || c->watch_hit)
+        return leave(c, BT_EXIT_RESUME);
+    if (!env->fpu_live)
+        bt_fpu_load(c);
+    if (!c->remapped && env->s.rip == next && c->mode == p->mode && env->window == p->window)
+        return ret;
+    return go_on(c);
+}
+
 u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
 {
     const struct bt_interp_site *site = (const struct bt_interp_site *)(uintptr_t)site_addr;
-    struct bt_env *env = c->env;
+    struct place p = place_begin(c);
     struct x86_insn copy;
-    u64 epoch = c->bt->epoch, window = env->window, next;
-    u32 mode = c->mode;
+    u64 next;
 
     (void)unused;
-    c->remapped = false;
     c->stats.interp_sites++;
-    bt_flags_in(env);
-    env->s.rip = site->va;
+    c->env->s.rip = site->va;
     next = site->va + site->insn->length;
     if (c->bt->nvcpus > 1) {
         /* While the instruction waits for a device another vCPU may flush the cache, and the record
@@ -81,22 +103,29 @@ u64 bt_help_interp(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     } else {
         c->result = (u8)interp_exec(&c->interp, site->insn);
     }
-    bt_code_written(c);
-    bt_flags_out(env);
-    if (c->result != INTERP_OK)
-        return leave(c, BT_EXIT_RESUME);
-    bt_update_mode(c);
-    bt_clip_rsp(c);
-    if (env->s.int_shadow || env->s.db_pending || (env->s.rflags & RFLAGS_TF) ||
-        (env->s.dr7 & DR7_ENABLED) || (env->s.cpl == 3 && (env->s.rflags & RFLAGS_AC)) ||
-        c->bt->epoch != epoch || (c->env->irq_maybe && (env->s.rflags & RFLAGS_IF)) ||
-        env->s.nmi_pending || c->watch_hit)
-        return leave(c, BT_EXIT_RESUME);
-    if (!env->fpu_live)
-        bt_fpu_load(c);
-    if (!c->remapped && env->s.rip == next && c->mode == mode && env->window == window)
-        return ret;
-    return go_on(c);
+    return place_end(c, &p, next, ret);
+}
+
+/*
+ * An access that is not memory's, or not in one page, or faults: the interpreter executes the whole
+ * instruction here, and translated code goes on behind it.
+ */
+u64 bt_help_access(struct bt_vcpu *c, u64 lin, u32 arg, u64 ret)
+{
+    void *host = bt_tlb_fill(c, lin, arg & 0xff, (arg >> 8) & 1);
+    struct place p;
+    u64 next, code;
+
+    if (likely(host))
+        return (u64)(uintptr_t)host;
+    c->stats.tlb_slow++;
+    c->env->s.rip = bt_guest_place(c, ret, arg >> 16, &next, &code);
+    if (!code || c->lockstep || c->debugging)
+        return leave(c, BT_EXIT_STEP);
+    p = place_begin(c);
+    c->result = (u8)interp_step(&c->interp);
+    c->env->exit_arg = place_end(c, &p, next, code);
+    return c->env->exit_arg ? leave(c, BT_EXIT_NEXT) : 0;
 }
 
 /*

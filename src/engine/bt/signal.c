@@ -8,14 +8,26 @@
 
 enum { R8 = 8, R9 = 9, R10 = 10, R11 = 11 };
 
-u64 bt_guest_rip(struct bt_vcpu *c, u64 ret, unsigned index)
+u64 bt_guest_place(struct bt_vcpu *c, u64 ret, unsigned index, u64 *next, u64 *code)
 {
     struct bt_block *b = bt_cache_find_pc(c->bt, ret);
 
     CHECK(b && index < b->nmap);
     if (b->map[index].shadow)
         c->env->s.int_shadow = 1;
+    *next = *code = 0;
+    if (index + 1u < b->nmap) {
+        *next = b->va + b->map[index + 1].goff;
+        *code = (u64)(uintptr_t)(b->entry + b->map[index + 1].start);
+    }
     return b->va + b->map[index].goff;
+}
+
+u64 bt_guest_rip(struct bt_vcpu *c, u64 ret, unsigned index)
+{
+    u64 next, code;
+
+    return bt_guest_place(c, ret, index, &next, &code);
 }
 
 static const struct bt_map *find_map(const struct bt_block *b, u32 off, const struct bt_map **next)

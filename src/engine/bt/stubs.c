@@ -133,15 +133,15 @@ enum how { CALL, CALL_ACCESS, CALL_STACK, JUMP_IBL };
  * u64 helper(struct bt_vcpu *, u64 r10, u64 r11, u64 return_address), reached by a call from
  * translated code. It returns 0 to leave (exit_reason set). access: otherwise a host address,
  * handed back in r10 to the caller. Not access: otherwise the executable address to go on at, in
- * whatever window is then current. For accesses and stack checks s.rip is found out only when a
- * kick makes the caller give up here.
+ * whatever window is then current; an access goes on so with BT_EXIT_NEXT, when it was executed.
+ * For accesses and stack checks s.rip is found out only when a kick makes the caller give up here.
  */
 static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, enum how how, u8 **entry,
                        u8 **ret, u8 **end)
 {
     bool access = how == CALL_ACCESS, jumped = how == JUMP_IBL;
     bool midway = access || how == CALL_STACK;
-    u8 *leave, *kicked;
+    u8 *leave, *kicked, *gone;
 
     *entry = rx(bt, e);
     if (jumped) {
@@ -184,6 +184,17 @@ static void build_call(struct bt_vm *bt, struct emit *e, u64 helper, enum how ho
     emit_patch32(kicked, e->p);
     emit_store_imm32(e, R12, OFF(exit_reason), midway ? BT_EXIT_KICK : BT_EXIT_RESUME);
     emit_patch32(leave, e->p);
+    if (access) {
+        /* cmp dword [r12 + exit_reason], BT_EXIT_NEXT */
+        EMIT(e, 0x41, 0x81, 0xbc, 0x24);
+        emit32(e, (u32)OFF(exit_reason));
+        emit32(e, BT_EXIT_NEXT);
+        gone = emit_jcc(e, 5);
+        emit_load(e, RAX, R12, OFF(exit_arg));
+        emit_load(e, R8, R12, OFF(stub_r8));
+        jump_to(bt, e, bt->interp_ret);
+        emit_patch32(gone, e->p);
+    }
     emit_mov(e, RSP, R12);
     jump_to(bt, e, bt->exit_saved);
 }
@@ -194,10 +205,10 @@ void bt_stubs_build(struct bt_vm *bt)
 
     build_exits(bt, &e);
     build_enter(bt, &e);
-    build_call(bt, &e, (u64)(uintptr_t)bt_help_access, CALL_ACCESS, &bt->slow_access, &bt->slow_ret,
-               &bt->slow_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_interp, CALL, &bt->call_interp, &bt->interp_ret,
                &bt->interp_end);
+    build_call(bt, &e, (u64)(uintptr_t)bt_help_access, CALL_ACCESS, &bt->slow_access, &bt->slow_ret,
+               &bt->slow_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_stack, CALL_STACK, &bt->call_stack, &bt->stack_ret,
                &bt->stack_end);
     build_call(bt, &e, (u64)(uintptr_t)bt_help_ibl, JUMP_IBL, &bt->exit_ibl, &bt->ibl_ret,

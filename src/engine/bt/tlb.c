@@ -159,8 +159,15 @@ void *bt_tlb_fill(struct bt_vcpu *c, u64 lin, unsigned size, bool write)
     if (unlikely(c->bt->nwatches) &&
         bt_watched(c->bt, lin, size, write ? X86_ACC_WRITE | X86_ACC_ALSO_READ : X86_ACC_READ))
         return NULL;
-    if (likely(off + size <= PAGE_SIZE))
-        return fill(c, c->env->cls, lin, size, write, &w, &faulted);
+    if (likely(off + size <= PAGE_SIZE)) {
+        host = fill(c, c->env->cls, lin, size, write, &w, &faulted);
+        if (likely(host || faulted || write) || c->lockstep ||
+            !vcpu_mmio_is_plain(c->v, w.gpa, size))
+            return host;
+        /* Some kernels ask who they are for each lock: a copy for this one access to take. */
+        c->apic_copy = (u32)vcpu_mmio_read(c->v, w.gpa, size);
+        return &c->apic_copy;
+    }
     /* Two pages: usable in place when the host's are neighbours too. */
     if (!bt_canonical(c, lin + size - 1))
         return NULL;

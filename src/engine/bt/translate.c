@@ -135,7 +135,7 @@ static u8 classify(const struct x86_insn *in, u32 mode)
     if (gen_sys_inline(in, mode))
         return KIND_SYS;
     if (in->category == ZYDIS_CATEGORY_STRINGOP)
-        return is_fast_string(in)     ? KIND_STRING
+        return is_fast_string(in)    ? KIND_STRING
                : gen_string_fits(in) ? KIND_STRING_ONCE
                                      : KIND_SITE;
     if (in->category == ZYDIS_CATEGORY_NOP || in->category == ZYDIS_CATEGORY_WIDENOP ||
@@ -186,8 +186,8 @@ static u64 reads(const struct item *it)
 {
     if (it->kind == KIND_SITE || it->kind == KIND_STRING)
         return RFLAGS_ARITH;
-    if (it->kind == KIND_SYS && (it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
-                                 it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFD))
+    if (it->kind == KIND_SYS &&
+        (it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFQ || it->insn.mnemonic == ZYDIS_MNEMONIC_PUSHFD))
         return RFLAGS_ARITH;
     return it->insn.flags_read & RFLAGS_ARITH;
 }
