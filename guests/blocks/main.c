@@ -755,6 +755,40 @@ TEST(mmio__several_accesses_through_one_base)
     }
 }
 
+TEST(mmio__between_pushes_and_pops)
+{
+    u64 a = 0x1111, b = 0x2222, ver, tpr, sum;
+    u8 *two = (u8 *)TEST_VA;
+
+    apic_enable();
+    map(TEST_VA, (uptr)page_alloc(), PTE_P | PTE_W);
+    page_alloc();
+    map(TEST_VA + 4096, (uptr)page_alloc(), PTE_P | PTE_W);
+    for (unsigned i = 0; i < 50; i++) {
+        *(volatile u8 *)(two + 4095) = 0x78;
+        *(volatile u8 *)(two + 4096) = 0x56;
+        *(volatile u8 *)(two + 4097) = 0x34;
+        *(volatile u8 *)(two + 4098) = 0x12;
+        /* reads, writes, both, and two in two pages; flags live across them */
+        __asm__ volatile(
+            "push %3; push %4; stc; mov 0x30(%5), %k0; movl $0x20, 0x80(%5); push 8(%%rsp); adcl "
+            "$0xf, 0x80(%5); mov 0x80(%5), %k1; mov 4095(%6), %k2; notl 4095(%6); pop %3; add %3, "
+            "%2; cmpl $0, 0x20(%5); pop %4; pop %3; movl $0, 0x80(%5)"
+            : "=&r"(ver), "=&r"(tpr), "=&r"(sum), "+&r"(a), "+&r"(b)
+            : "r"(0xfee00000ULL), "r"(two)
+            : "memory", "cc");
+        CHECK_EQ((u32)ver, apic_read(APIC_VERSION));
+        CHECK_EQ((u32)tpr, 0x30);
+        CHECK_EQ(sum, 0x12345678 + 0x1111);
+        CHECK_EQ(a, 0x1111);
+        CHECK_EQ(b, 0x2222);
+        CHECK_EQ(*(volatile u8 *)(two + 4095), 0x87);
+        CHECK_EQ(*(volatile u8 *)(two + 4098), 0xed);
+    }
+    unmap(TEST_VA);
+    unmap(TEST_VA + 4096);
+}
+
 TEST(length__very_long_blocks)
 {
     u8 *p = pages_alloc(8, 4096);
