@@ -231,7 +231,7 @@ int take_timeout(int argc, char **argv, const char **words, int max, u64 *second
 static int press(const char *name, int process, u64 seconds)
 {
     u64 end = host_monotonic_ns() + seconds * 1000000000ull;
-    bool listening = false;
+    bool listening = false, told = false;
     char err[ERR_SIZE];
 
     for (;;) {
@@ -243,6 +243,13 @@ static int press(const char *name, int process, u64 seconds)
             return control_ended(process, NOT_LISTENING_MS) ? 0 : failure("%s", err);
         listening = listening || json_is_true(json_object_get(reply, "listening"));
         json_decref(reply);
+        if (!listening && !told && now < end) {
+            fprintf(stderr,
+                    "trivisor: '%s' does not listen to its power button: its kernel has no driver "
+                    "for it, or none that is loaded yet; waiting for %llu s\n",
+                    name, (unsigned long long)seconds);
+            told = true;
+        }
         wait = listening ? PRESS_AGAIN_MS : NOT_LISTENING_MS;
         if (now >= end)
             wait = 0;
@@ -257,9 +264,7 @@ static int press(const char *name, int process, u64 seconds)
         return failure("'%s' was asked to shut down %llu s ago and runs still; trivisor kill %s "
                        "cuts its power",
                        name, (unsigned long long)seconds, name);
-    return failure("'%s' does not listen to its power button: its kernel has no driver for it, or "
-                   "none that is loaded; trivisor kill %s cuts its power",
-                   name, name);
+    return failure("'%s' still does not listen; trivisor kill %s cuts its power", name, name);
 }
 
 int cmd_stop(int argc, char **argv)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "board/plug.h"
 #include "commands.h"
@@ -31,13 +32,21 @@ int cmd_plug(int argc, char **argv)
     struct config cfg;
     json_t *request, *reply = NULL;
     char err[ERR_SIZE], id[80], *text = NULL;
+    int process;
 
     if (!argc || argv[0][0] == '-')
         return failure("plug takes the name of a machine, and then --disk or --net");
     config_defaults(&cfg);
-    if (config_parse_plug(&cfg, argc - 1, argv + 1, err, sizeof(err)) ||
-        plug_open(&cfg, &parts, err, sizeof(err)))
+    if (config_parse_plug(&cfg, argc - 1, argv + 1, err, sizeof(err)))
         return failure("%s", err);
+    process = control_process(argv[0], err, sizeof(err));
+    if (process < 0)
+        return failure("%s", err);
+    close(process);
+    if (plug_open(&cfg, &parts, err, sizeof(err))) {
+        config_as_typed(err, sizeof(err), argc - 1, argv + 1);
+        return failure("%s", err);
+    }
     request = json_pack("{s:s, s:s}", "command", "plug", parts.member, parts.value);
     if (request)
         text = json_dumps(request, JSON_COMPACT);

@@ -25,6 +25,9 @@ struct run {
     struct pc *pc;
     int signals;
     char taken[512]; /* what a saved machine's options name of this host */
+    int argc;        /* its options, as they were typed */
+    char **argv;
+    const char *file; /* the saved machine's; NULL: none */
 };
 
 /* Event loop: one of the signals that end a machine in good order. */
@@ -96,6 +99,18 @@ static int take_name(struct run *r, char *err, size_t err_size)
     return 0;
 }
 
+/* A machine that cannot be made: err says why. */
+static int refuse(const struct run *r, char *err, size_t err_size)
+{
+    bool option = err[0] == '-';
+
+    if (config_as_typed(err, err_size, r->argc, r->argv) || !option || !r->file)
+        return failure("%s", err);
+    /* Nobody typed that: it is as it was saved, and can be had otherwise. */
+    return failure("%s (from %s's options: it can be given anew with %.*s)", err, r->file,
+                   (int)strcspn(err, " :"), err);
+}
+
 /* The machine, in whichever process it runs. Returns the exit status. */
 static int run_machine(void *opaque, int terminal_fd)
 {
@@ -113,7 +128,7 @@ static int run_machine(void *opaque, int terminal_fd)
     r->pc = pc_create(&r->cfg, &r->ends, err, sizeof(err));
     r->ends.saved = NULL;
     if (!r->pc)
-        return failure("%s", err);
+        return refuse(r, err, sizeof(err));
     if (r->taken[0])
         log_info("as it was saved: %s", r->taken);
     status = r->cfg.check ? 0 : pc_run(r->pc);
@@ -152,7 +167,7 @@ static int begin(struct run *r)
 
 int cmd_run(int argc, char **argv)
 {
-    struct run r = {.signals = -1};
+    struct run r = {.signals = -1, .argc = argc, .argv = argv};
     char err[512];
 
     config_defaults(&r.cfg);
@@ -188,6 +203,9 @@ int cmd_restore(int argc, char **argv)
 
     if (!argc || argv[0][0] == '-')
         return failure("restore takes a file that trivisor snapshot wrote, and then options");
+    r.file = argv[0];
+    r.argc = argc - 1;
+    r.argv = argv + 1;
     r.ends.saved = pc_saved_open(argv[0], err, sizeof(err));
     if (!r.ends.saved)
         return failure("%s", err);

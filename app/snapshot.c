@@ -27,6 +27,13 @@ struct request {
     bool stop, compress;
 };
 
+/* What is written, in the directory of what it is to replace. */
+struct file {
+    int fd;
+    bool named; /* tmp; else it has no name yet, and is gone when this process is */
+    char tmp[PATH_MAX];
+};
+
 static int parse(struct request *r, int argc, char **argv)
 {
     for (int i = 0; i < argc; i++) {
@@ -97,21 +104,39 @@ static void clean_up_at_signals(const char *tmp)
 
 /* After a failure. One that has ended may be in it, and nowhere else. said: it has told that it is.
  */
-static int throw_away(const struct request *r, int process, int fd, const char *tmp, bool said)
+static int throw_away(const struct request *r, int process, const struct file *f, bool said)
 {
-    if (r->stop && (said || (is_saved_machine(fd) && control_ended(process, GONE_MS))))
-        return failure("'%s' has ended and is saved in %s", r->name, tmp);
-    unlink(tmp);
+    if (r->stop && (said || (is_saved_machine(f->fd) && control_ended(process, GONE_MS))))
+        return failure("'%s' has ended and is saved in %s", r->name, f->tmp);
+    if (f->named)
+        unlink(f->tmp);
     return EXIT_STATUS_FAILURE;
 }
 
+/* Gives a file that has no name one, where nothing is. 0 or -1 and errno. */
+static int name_it(int fd, const char *path)
+{
+    char self[32];
+
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+}
+
 /* The file is whole and on the disk under its name, or it is as it was. */
-static int keep(int fd, const char *tmp, const char *path)
+static int keep(struct file *f, const char *path)
 {
     char dir[PATH_MAX];
     int d;
 
-    if (fsync(fd) || rename(tmp, path))
+    if (fsync(f->fd))
+        return failure("%s: %s", path, strerror(errno));
+    /* linkat does not replace an older one: rename does. */
+    if (!f->named && name_it(f->fd, path)) {
+        if (errno != EEXIST || name_it(f->fd, f->tmp))
+            return failure("%s: %s", path, strerror(errno));
+        f->named = true;
+    }
+    if (f->named && rename(f->tmp, path))
         return failure("%s: %s", path, strerror(errno));
     snprintf(dir, sizeof(dir), "%s", path);
     d = open(dirname(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -136,7 +161,7 @@ static void report(const struct request *r, const json_t *reply)
  */
 enum { NOT_SAVED = -1, SAVED_NOT_KEPT = -2 };
 
-static int save(const struct request *r, int process, int fd, const char *tmp)
+static int save(const struct request *r, int process, struct file *f)
 {
     char text[120], err[ERR_SIZE];
     json_t *reply;
@@ -144,12 +169,12 @@ static int save(const struct request *r, int process, int fd, const char *tmp)
 
     snprintf(text, sizeof(text), "{\"command\": \"snapshot\", \"stop\": %s, \"compress\": %s}",
              r->stop ? "true" : "false", r->compress ? "true" : "false");
-    reply = control_request(r->name, text, &fd, 1, SAVE_MS, err, sizeof(err));
+    reply = control_request(r->name, text, &f->fd, 1, SAVE_MS, err, sizeof(err));
     if (!reply) {
         failure("%s", err);
         return NOT_SAVED;
     }
-    if (keep(fd, tmp, r->path)) {
+    if (keep(f, r->path)) {
         json_decref(reply);
         return SAVED_NOT_KEPT;
     }
@@ -162,11 +187,34 @@ static int save(const struct request *r, int process, int fd, const char *tmp)
     return status;
 }
 
+/* The guest's memory is its owner's alone. One that is to end with the machine has a name from the
+ * start: the machine may be in it and nowhere else when this process is killed. 0, or an exit
+ * status. */
+static int open_file(struct file *f, const struct request *r)
+{
+    char dir[PATH_MAX];
+
+    if ((size_t)snprintf(f->tmp, sizeof(f->tmp), "%s.%d.tmp", r->path, (int)getpid()) >=
+        sizeof(f->tmp))
+        return failure("%s: %s", r->path, strerror(ENAMETOOLONG));
+    snprintf(dir, sizeof(dir), "%s", r->path);
+    f->named = false;
+    f->fd = r->stop || access("/proc/self/fd", X_OK)
+                ? -1
+                : open(dirname(dir), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (f->fd >= 0)
+        return 0;
+    f->named = true; /* not every file system has files without a name */
+    f->fd = open(f->tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return f->fd >= 0 ? 0 : failure("%s: %s", r->path, strerror(errno));
+}
+
 int cmd_snapshot(int argc, char **argv)
 {
     struct request r = {0};
-    char tmp[PATH_MAX], err[ERR_SIZE];
-    int process, fd, status = parse(&r, argc, argv);
+    struct file f;
+    char err[ERR_SIZE];
+    int process, status = parse(&r, argc, argv);
 
     if (!status)
         status = check_old(r.path);
@@ -175,22 +223,15 @@ int cmd_snapshot(int argc, char **argv)
     process = control_process(r.name, err, sizeof(err));
     if (process < 0)
         return failure("%s", err);
-    if ((size_t)snprintf(tmp, sizeof(tmp), "%s.%d.tmp", r.path, (int)getpid()) >= sizeof(tmp)) {
-        close(process);
-        return failure("%s: %s", r.path, strerror(ENAMETOOLONG));
-    }
-    /* The guest's memory is its owner's alone. */
-    fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        status = failure("%s: %s", tmp, strerror(errno));
-    } else {
+    status = open_file(&f, &r);
+    if (!status) {
         /* Of one that is to end there is no telling by then whether it has. */
         if (!r.stop)
-            clean_up_at_signals(tmp);
-        status = save(&r, process, fd, tmp);
+            clean_up_at_signals(f.tmp);
+        status = save(&r, process, &f);
         if (status < 0)
-            status = throw_away(&r, process, fd, tmp, status == SAVED_NOT_KEPT);
-        close(fd);
+            status = throw_away(&r, process, &f, status == SAVED_NOT_KEPT);
+        close(f.fd);
     }
     close(process);
     return status;

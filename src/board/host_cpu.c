@@ -147,10 +147,17 @@ static int change(struct x86_cpu_model *m, const char *list, char *err, size_t s
     }
     x86_cpu_model_settle(m);
     rest = list;
-    while (commas_next(&rest, item, sizeof(item)) >= 0)
-        if (item[0] == '+' && !x86_cpu_model_has(m, x86_feature_find(item + 1, strlen(item + 1))))
+    while (commas_next(&rest, item, sizeof(item)) >= 0) {
+        int f = item[0] == '+' ? x86_feature_find(item + 1, strlen(item + 1)) : -1;
+        int wanted = f < 0 || x86_cpu_model_has(m, f) ? -1 : x86_cpu_model_wants(m, f);
+
+        if (wanted >= 0)
+            return fail(err, size, "--cpu: %s needs %s, which this CPU has not: add +%s", item + 1,
+                        x86_feature_name(wanted), x86_feature_name(wanted));
+        if (f >= 0 && !x86_cpu_model_has(m, f))
             return fail(err, size, "--cpu: %s needs another feature, which this CPU has not",
                         item + 1);
+    }
     return 0;
 }
 

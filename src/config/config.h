@@ -136,6 +136,12 @@ struct config_line {
 int config_restore(struct config *c, const struct config_line *saved, size_t n, int argc,
                    char **argv, char *taken, size_t taken_size, char *err, size_t err_size);
 
+/*
+ * Makes a line about an option, which begins with a name of it (--net or -n), begin with the one
+ * that is in argv[0..argc). False: the line is about none that is there.
+ */
+bool config_as_typed(char *line, size_t size, int argc, char **argv);
+
 /* Reads a memory size such as 512, 512M or 2G. 0, -EINVAL (no number, unknown suffix) or -ERANGE
  * (does not fit 64 bits). */
 int config_parse_memory(const char *text, u64 *bytes);

@@ -102,10 +102,10 @@ static const char *check_not_empty(const char *v)
     return *v ? NULL : "it is empty";
 }
 
-/* Where the parts of HOST:GUEST[:ro] are is the backend's to say. */
+/* Where the parts of HOST:GUEST[:ro|:rw] are is the backend's to say. */
 static const char *check_share(const char *v)
 {
-    return strchr(v, ':') ? NULL : "it is HOST:GUEST or HOST:GUEST:ro";
+    return strchr(v, ':') ? NULL : "it is HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:rw";
 }
 
 static const char *check_virtio_without(const char *v)
@@ -303,13 +303,15 @@ const struct option_row config_options[] = {
      .letter = 'v',
      .type = OPTION_LIST,
      .field = FIELD(share),
-     .arg = "HOST:GUEST[:ro]",
+     .arg = "HOST:GUEST[:ro|:rw]",
      .check = check_share,
      .saved = OPTION_BEHIND,
      .of_host = any_of_host,
      .help = "Share the directory HOST with the guest. GUEST, up to 36 bytes, is "
              "the guest's name for it: mount -t virtiofs GUEST DIR. A path such as /mnt/src is a "
-             "good one, to be mounted there. ro: the guest cannot change anything in it. Files "
+             "good one, to be mounted there. ro: the guest cannot change anything in it; rw: it "
+             "can, as "
+             "without either. Files "
              "belong to the user who runs this program, who must be able to reach them; links "
              "that point out of HOST lead nowhere on the host."},
     {.name = "disk",

@@ -101,7 +101,7 @@ static bool is_text(const char *s)
     return true;
 }
 
-/* What a shell takes as it is: somebody may paste it there. */
+/* What a shell takes as it is: somebody may paste it there. Other text it takes in quotes. */
 static bool is_word(const char *s)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -138,12 +138,33 @@ static int take_line(struct parser *p, const struct config_line *line, const boo
     if (!is_text(line->value))
         return parser_fail(p, "--%s: it is saved with what is no text; give it again", o->name);
     if (o->of_host && o->of_host(line->value)) {
-        add(refused, ", ", "--", o->name, is_word(line->value) ? line->value : "?");
+        char quoted[200];
+        int n = snprintf(quoted, sizeof(quoted), "'%s'", line->value);
+        bool whole = n < (int)sizeof(quoted) && !strchr(line->value, '\'');
+
+        add(refused, ", ", "--", o->name,
+            is_word(line->value) ? line->value
+            : whole              ? quoted
+                                 : "?");
         return 0;
     }
     if (o->saved == OPTION_BEHIND && o->type == OPTION_LIST)
         add(taken, ", ", "", o->name, line->value);
     return parser_set(p, o, o->name, line->value);
+}
+
+/* Whether one of the networks is one that ports are published with. */
+static bool has_user(const struct config_list *nets)
+{
+    for (unsigned i = 0; i < nets->n; i++)
+        if (!strncmp(nets->item[i], "user", 4))
+            return true;
+    return false;
+}
+
+static size_t row_of(const char *name)
+{
+    return (size_t)(parser_find(name, strlen(name)) - config_options);
 }
 
 int config_restore(struct config *c, const struct config_line *saved, size_t n, int argc,
@@ -166,6 +187,8 @@ int config_restore(struct config *c, const struct config_line *saved, size_t n, 
     if (r)
         return r;
     config_defaults(c);
+    if (now.given[row_of("net")] && !given.publish.n && !has_user(&given.net))
+        now.given[row_of("publish")] = true; /* there is nothing they could go with: none */
     for (size_t i = 0; i < n && !r; i++)
         r = take_line(&then, &saved[i], now.given, &taken, &refused);
     if (!r && refused.len)

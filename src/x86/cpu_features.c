@@ -476,6 +476,19 @@ static void drop_dependents(struct x86_cpu_model *m)
     }
 }
 
+int x86_cpu_model_wants(const struct x86_cpu_model *m, int f)
+{
+    int found = -1;
+
+    /* No feature needs itself, by whatever way: this ends. */
+    for (unsigned i = 0; i < ARRAY_SIZE(deps); i++)
+        if (deps[i].feature == f && !has(m, deps[i].needs)) {
+            found = f = deps[i].needs;
+            i = (unsigned)-1;
+        }
+    return found;
+}
+
 static void drop_entries(struct x86_cpu_model *m, u32 leaf, u64 but_subleaves)
 {
     unsigned n = 0;

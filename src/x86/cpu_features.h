@@ -34,6 +34,10 @@ void x86_cpu_model_strip(struct x86_cpu_model *m);
 /* Shows all that a 64-bit PC cannot be without. */
 void x86_cpu_model_require(struct x86_cpu_model *m);
 
+/* What feature f cannot be without and *m does not show, itself nothing that wants for more. -1: it
+ * is nothing that has a name. */
+int x86_cpu_model_wants(const struct x86_cpu_model *m, int f);
+
 /*
  * Hides what depends on hidden features (AVX2 on AVX and so on, XCR0's components), brings leaf 0DH
  * in line, and derives the fields of *m that follow from its entries.

@@ -355,9 +355,14 @@ class Asked:
         self.client = subprocess.Popen([m.program, 'snapshot', m.name, str(path), *args], stdin=subprocess.DEVNULL,
                                        stderr=subprocess.PIPE, text=True)
         end = time.monotonic() + 20
-        while not self.unfinished():
+        while not self.has_opened():
             assert time.monotonic() < end and self.client.poll() is None
             time.sleep(0.01)
+
+    def has_opened(self):
+        """Its file has a name if the machine is to end, and none otherwise."""
+        fds = f'/proc/{self.client.pid}/fd'
+        return any(os.path.realpath(f'{fds}/{fd}').startswith(f'{self.path.parent}/') for fd in os.listdir(fds))
 
     def unfinished(self):
         return [f for f in os.listdir(self.path.parent) if f.startswith(self.path.name + '.')]
@@ -383,6 +388,38 @@ def test_a_client_that_is_interrupted(machine, tmp_path, args):
     assert not (tmp_path / 'box.vm').exists()
     assert args or not asked.unfinished()
     m.check()
+
+
+def test_a_client_that_is_killed_leaves_nothing(machine, tmp_path):
+    m = machine()
+    m.wait('carry 1\r?\n')
+    asked = Asked(m, tmp_path / 'box.vm')
+    asked.client.send_signal(signal.SIGKILL)
+    assert asked.end()[0] == -signal.SIGKILL
+    asked.go_on()
+    m.go_on()
+    assert not list(tmp_path.glob('box.vm*'))
+    path = tmp_path / 'box.vm'
+    for _ in range(2):  # there is none, and there is one
+        assert m.save(path).returncode == 0
+        assert [p.name for p in tmp_path.glob('box.vm*')] == ['box.vm']
+    nowhere = tmp_path / 'no' / 'x'
+    r = m.save(nowhere)
+    assert r.returncode == 125 and r.stderr == f'trivisor: {nowhere}: No such file or directory\n'
+    m.check()
+
+
+def test_a_port_that_is_taken(machine, tmp_path, program):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    m = machine('-p', f'127.0.0.1:{port}:22')
+    m.wait('carry 1\r?\n')
+    path = tmp_path / 'box.vm'
+    assert m.save(path).returncode == 0
+    err = refused(program, path)
+    assert f"port {port}" in err and str(path) in err and 'anew with --publish' in err
+    assert 'virtio-net 0' in refused(program, path, '-n', 'none')
 
 
 def test_a_name_that_cannot_be_given(machine, tmp_path):
@@ -442,7 +479,6 @@ def test_a_file_gets_nothing_of_this_host_by_naming_it(machine, tmp_path, progra
     r = m.save(path, '--stop')
     assert r.returncode == 0, r.stderr
     log.write_text('precious')
-    (tmp_path / 'v').unlink()
     err = refused(program, path)
     assert f'--serial log:{log}, --vsock {tmp_path / "v"}\n' in err
     assert log.read_text() == 'precious'

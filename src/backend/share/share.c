@@ -60,9 +60,11 @@ static const char *parse(const char *text, struct spec *s)
         s->readonly = true;
         len -= 3;
     }
+    if (len > 3 && !s->readonly && !strcmp(text + len - 3, ":rw"))
+        len -= 3; /* as it is anyway */
     colon = memrchr(text, ':', len);
     if (!colon)
-        return "it is HOST:GUEST or HOST:GUEST:ro";
+        return "it is HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:rw";
     s->host_len = (size_t)(colon - text);
     s->tag = colon + 1;
     s->tag_len = (size_t)(text + len - s->tag);

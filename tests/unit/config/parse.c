@@ -327,7 +327,50 @@ static void config__files_of_the_host_are_not_taken_from_a_file(void **state)
     saved[nsaved++] = (struct config_line){"serial", "file:/x"};
     saved[nsaved++] = (struct config_line){"vsock", "$(x)"};
     assert_int_equal(restore(""), -EINVAL);
+    assert_non_null(strstr(err, "--serial file:/x, --vsock '$(x)'"));
+    saved[1].value = "'$(x)'";
+    assert_int_equal(restore(""), -EINVAL);
     assert_non_null(strstr(err, "--serial file:/x, --vsock ?"));
+    /* Ports are of user networks, and go with them. */
+    nsaved = 0;
+    saved[nsaved++] = (struct config_line){"net", "user"};
+    saved[nsaved++] = (struct config_line){"publish", "1:1"};
+    assert_int_equal(restore("-n none"), 0);
+    assert_int_equal(c.publish.n, 0);
+    assert_int_equal(restore("-n user"), 0);
+    assert_int_equal(c.publish.n, 1);
+    assert_int_equal(restore("-n none -p 2:2"), 0);
+    assert_int_equal(c.publish.n, 1);
+}
+
+static void config__a_line_names_an_option_as_it_was_typed(void **state)
+{
+    static const struct {
+        const char *line, *typed, *then;
+        bool found;
+    } rows[] = {
+        {"--net: x", "-n", "-n: x", true},
+        {"--net: x", "-nuser", "-n: x", true},
+        {"-d: x", "--disk", "--disk: x", true},
+        {"-d: x", "--disk=a", "--disk: x", true},
+        {"--net x", "--net", "--net x", true},
+        {"--net x", "--network", "--net x", false},
+        {"--publish 1: x", "-n", "--publish 1: x", false},
+        {"--vsock x", "-v", "--vsock x", false},
+        {"-- x", "-n", "-- x", false},
+        {"x", "-n", "x", false},
+        {"", "-n", "", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char *argv[] = {(char *)(uintptr_t)rows[i].typed};
+        char line[32];
+
+        strcpy(line, rows[i].line);
+        assert_int_equal(config_as_typed(line, sizeof(line), 1, argv), rows[i].found);
+        assert_string_equal(line, rows[i].then);
+    }
 }
 
 static void config__what_a_file_says_is_fit_for_a_terminal(void **state)
@@ -414,6 +457,7 @@ int main(void)
         cmocka_unit_test(config__what_is_behind_devices_may_be_given_anew),
         cmocka_unit_test(config__files_of_the_host_are_not_taken_from_a_file),
         cmocka_unit_test(config__what_a_file_says_is_fit_for_a_terminal),
+        cmocka_unit_test(config__a_line_names_an_option_as_it_was_typed),
         cmocka_unit_test(config__saved_options_are_not_trusted),
         cmocka_unit_test(config__what_can_be_plugged),
     };
