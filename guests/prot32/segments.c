@@ -117,6 +117,86 @@ TEST(seg__null_may_be_loaded_but_not_used)
     EXPECT(V_GP, 0);
 }
 
+/* One piece of code, in one block, that is met with all kinds of segments. */
+static u32 __attribute__((noinline)) read_fs(u32 off)
+{
+    u32 v;
+
+    __asm__ volatile("mov %%fs:(%1), %0" : "=r"(v) : "r"(off));
+    return v;
+}
+
+static void __attribute__((noinline)) change_gs(u32 off, u32 bit)
+{
+    /* a string's source, a bit string, and a read-modify-write */
+    __asm__ volatile("btsl %1, %%gs:4(%0); incl %%gs:(%0)" ::"r"(off), "r"(bit) : "memory", "cc");
+}
+
+static void __attribute__((noinline)) copy_gs(u8 *to, u32 off)
+{
+    __asm__ volatile("gs movsb; mov $3, %%ecx; rep gs movsb"
+                     : "+D"(to), "+S"(off)::"ecx", "memory");
+}
+
+TEST_QEMU_DEVIATES(seg__the_same_code_with_others, "checks no segment limits")
+{
+    struct trap t;
+    u32 v = 0;
+    u8 to[4];
+
+    for (unsigned i = 0; i < 6; i++) {
+        *(u32 *)(buf + 0xf0) = 0x11223344;
+        *(u32 *)(buf + 0x100) = 0x55667788;
+        *(u32 *)(buf + 0x104) = 0;
+        /* all 4 GiB, with a base and without */
+        gdt_set(SEL_SPARE, (u32)buf, 0xfffff, 0x93, 0xc);
+        __asm__ volatile("mov %0, %%fs; mov %1, %%gs" ::"r"(SEL_SPARE), "r"(SEL_DATA));
+        CHECK_EQ(read_fs(0x100), 0x55667788);
+        change_gs((u32)buf + 0x100, 33);
+        CHECK_EQ(*(u32 *)(buf + 0x100), 0x55667789);
+        CHECK_EQ(*(u32 *)(buf + 0x108), 2);
+        *(u32 *)(buf + 0x108) = 0;
+        copy_gs(to, (u32)buf + 0xf0);
+        CHECK_EQ(*(u32 *)to, 0x11223344);
+        /* a limit */
+        gdt_set(SEL_SPARE, (u32)buf, 0xff, 0x93, 4);
+        __asm__ volatile("mov %0, %%fs; mov %0, %%gs" ::"r"(SEL_SPARE));
+        TRY (&t)
+            v = read_fs(0xf0);
+        EXPECT(V_NONE, 0);
+        CHECK_EQ(v, 0x11223344);
+        TRY (&t)
+            v = read_fs(0x100);
+        EXPECT(V_GP, 0);
+        TRY (&t)
+            change_gs(0x100, 0);
+        EXPECT(V_GP, 0);
+        change_gs(0xf0, 0);
+        CHECK_EQ(*(u32 *)(buf + 0xf0), 0x11223345);
+        CHECK_EQ(*(u32 *)(buf + 0xf4) & 1, 1);
+        TRY (&t)
+            copy_gs(to, 0xfe); /* the third byte */
+        EXPECT(V_GP, 0);
+        CHECK_EQ(t.regs.esi, 0x100);
+        CHECK_EQ(t.regs.ecx, 2);
+        *(u32 *)(buf + 0xf4) = 0;
+        /* none */
+        __asm__ volatile("mov %0, %%fs; mov %0, %%gs" ::"r"(0));
+        TRY (&t)
+            v = read_fs((u32)buf + 0x100);
+        EXPECT(V_GP, 0);
+        TRY (&t)
+            change_gs((u32)buf + 0x100, 0);
+        EXPECT(V_GP, 0);
+        TRY (&t)
+            copy_gs(to, (u32)buf);
+        EXPECT(V_GP, 0);
+        CHECK_EQ(*(u32 *)(buf + 0x100), 0x55667789);
+        *(u32 *)(buf + 0x104) = 0;
+    }
+    __asm__ volatile("mov %0, %%fs; mov %0, %%gs" ::"r"(SEL_DATA));
+}
+
 TEST(seg__loads_are_checked)
 {
     struct trap t;

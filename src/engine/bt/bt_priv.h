@@ -97,6 +97,9 @@ struct bt_env {
     u64 bits63, bits31;               /* 63 and 31, likewise */
     u32 df_mask;                      /* EFLAGS.DF, likewise */
     u64 step[2];                      /* what a string goes on by: 1, with DF -1 */
+    /* Of FS and GS in 32-bit code: 0 where the segment is all 4 GiB, else what makes an address no
+     * address, so that the access misses and the interpreter looks at type and limit. */
+    u64 no_seg[2];
     u8 fpu_live; /* guest x87/vector state is in the registers, not in s.xsave */
 };
 
@@ -110,7 +113,8 @@ struct bt_env {
 
 /* Matches no canonical address; one that is not canonical then faults on the host, addend being 0.
  */
-#define BT_NO_CELL BIT64(62)
+#define BT_NO_ADDRESS BIT64(62)
+#define BT_NO_CELL BT_NO_ADDRESS
 
 /* The part of a window that, but for the stack cell, only C uses. */
 /* Slots of a table that got non-global entries since the last flush; more than it holds: look at
@@ -152,12 +156,14 @@ struct bt_window_priv {
     /* The stack cell: page address (BT_NO_CELL: none) and what makes a host address of one in it.
      */
     u64 stack_tag, stack_addend;
+    u32 ibl_mode; /* mode of the blocks in the branch-target table */
     struct bt_itlb_entry itlb[BT_ITLB_SIZE];
     u64 global_r[BT_TLB_SIZE / 64]; /* entries of the TLBs that are global pages */
     u64 global_w[BT_TLB_SIZE / 64];
     u8 ibl_kind[BT_IBL_SIZE];         /* 0 empty, 1 non-global page, 2 global page */
     u64 ibl_pages[BT_IBL_PAGES / 64]; /* pages that have targets in the table, by hash */
     struct bt_log log_r, log_w, log_ibl;
+    struct bt_log log_ibl_all; /* global entries, too */
     bool used_r, used_w, used_ibl;
     u64 large[BT_LARGE_WORDS]; /* where pieces of large pages are from */
 };
@@ -174,8 +180,6 @@ _Static_assert(sizeof(struct bt_env) <= BT_ENV_SIZE, "env fits its pages");
 #define BT_MODE_FPU 2u  /* x87 and SSE may execute (CR0.EM, TS, CR4.OSFXSR) */
 #define BT_MODE_AVX 4u  /* all vector state enabled in XCR0 */
 #define BT_MODE_32 128u /* flat 32-bit code: CS, SS, DS, ES with base 0 and limit 4 GiB */
-#define BT_MODE_FS 256u /* FS and GS usable without a limit check, in 32-bit code */
-#define BT_MODE_GS 512u
 #define BT_MODE_CODE (BT_MODE_64 | BT_MODE_32) /* neither: interpreted */
 #define BT_MODE_CPL0 16u                       /* CPL 0 */
 #define BT_MODE_RDTSC 32u                      /* RDTSC may execute (CR4.TSD, CPL) */
@@ -458,12 +462,11 @@ struct bt_vcpu {
     bool delivered; /* an interrupt was delivered since the last instruction */
     bool watch_hit; /* an access met watchpoint `hit` */
     struct debug_watch hit;
-    u8 slot;                 /* current address-space slot */
-    u8 ready;                /* bits: slots whose windows are filled in */
-    bool one_kernel;         /* BT_KERNEL's window is that of slot 0 in every slot */
-    u8 many_local;           /* times in a row that it had many pages that were not global */
-    u32 mode;                /* BT_MODE_* */
-    u32 ibl_mode[BT_NCLASS]; /* mode of the blocks in each class's branch-target tables */
+    u8 slot;         /* current address-space slot */
+    u8 ready;        /* bits: slots whose windows are filled in */
+    bool one_kernel; /* BT_KERNEL's window is that of slot 0 in every slot */
+    u8 many_local;   /* times in a row that it had many pages that were not global */
+    u32 mode;        /* BT_MODE_* */
     struct {
         u16 pcid;
         bool valid;
@@ -602,7 +605,8 @@ bool bt_tlb_wrote(struct bt_vm *bt, u64 gpa);
 /* Drops write entries for the guest page at gpa in every window of every vCPU (others stopped). */
 void bt_tlb_drop_writes(struct bt_vm *bt, u64 gpa, const u8 *host_page);
 void bt_ibl_clear_all(struct bt_vcpu *c);
-void bt_ibl_clear_class(struct bt_vcpu *c, unsigned cls);
+/* Of one window. */
+void bt_ibl_clear(struct bt_vcpu *c, struct bt_env *win);
 void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global);
 bool bt_fetch_global(struct bt_vcpu *c, u64 lin);
 

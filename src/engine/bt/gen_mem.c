@@ -72,6 +72,10 @@ void gen_ea(struct gen *g, unsigned dst, bool with_segment)
     if (with_segment && (in->mem.seg == X86_FS || in->mem.seg == X86_GS)) {
         emit_load(e, H_R11, H_RSP, (s32)offsetof(struct bt_env, s.seg[in->mem.seg].base));
         lea_sib(g, g->word == 8, dst, dst, H_R11, 1, 0);
+        if (g->word == 4) {
+            emit_load(e, H_R11, H_RSP, (s32)offsetof(struct bt_env, no_seg[in->mem.seg - X86_FS]));
+            lea_sib(g, true, dst, dst, H_R11, 1, 0);
+        }
     }
 }
 

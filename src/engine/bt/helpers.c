@@ -230,14 +230,16 @@ u64 bt_help_string(struct bt_vcpu *c, u64 unused, u64 site_addr, u64 ret)
     struct x86_vcpu_state *s = &c->env->s;
     const struct x86_insn *in = site->insn;
     bool movs = (in->opcode & 0xfe) == 0xa4, down = (s->rflags & RFLAGS_DF) != 0;
+    bool segment = movs && (in->mem.seg == X86_FS || in->mem.seg == X86_GS);
     unsigned size = in->opcode & 1 ? in->opsize : 1;
-    u64 src_base =
-        movs && (in->mem.seg == X86_FS || in->mem.seg == X86_GS) ? s->seg[in->mem.seg].base : 0;
+    u64 src_base = segment ? s->seg[in->mem.seg].base : 0;
 
     u64 mask = in->mode == 64 ? ~(u64)0 : 0xffffffff; /* the address size is the mode's */
 
     (void)unused;
     s->rip = site->va;
+    if (segment && in->mode == 32 && c->env->no_seg[in->mem.seg - X86_FS])
+        return leave(c, BT_EXIT_STEP);
     while (s->gpr[X86_RCX] & mask) {
         u64 dst = s->gpr[X86_RDI] & mask, src = ((s->gpr[X86_RSI] & mask) + src_base) & mask;
         u64 n = s->gpr[X86_RCX] & mask, m = elements(dst, size, down), step;

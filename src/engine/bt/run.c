@@ -58,8 +58,18 @@ static u32 flat_mode(const struct x86_vcpu_state *s)
     if (!(cs->attr & X86_SEG_DB) || cs->base || cs->limit != 0xffffffff || !flat(&s->seg[X86_SS]) ||
         !(s->seg[X86_SS].attr & X86_SEG_DB) || !flat(&s->seg[X86_DS]) || !flat(&s->seg[X86_ES]))
         return 0;
-    return BT_MODE_32 | (whole(&s->seg[X86_FS]) ? BT_MODE_FS : 0) |
-           (whole(&s->seg[X86_GS]) ? BT_MODE_GS : 0);
+    return BT_MODE_32;
+}
+
+static void ibl_for_mode(struct bt_vcpu *c, unsigned cls)
+{
+    struct bt_env *win = bt_window_env(c, cls, c->slot);
+    struct bt_window_priv *p = bt_priv(win);
+
+    if (unlikely(p->ibl_mode != c->mode)) {
+        bt_ibl_clear(c, win);
+        p->ibl_mode = c->mode;
+    }
 }
 
 void bt_update_mode(struct bt_vcpu *c)
@@ -75,6 +85,9 @@ void bt_update_mode(struct bt_vcpu *c)
         mode = BT_MODE_64;
     else if (x86_protected(s) && !x86_64bit(s))
         mode = flat_mode(s);
+    if (mode == BT_MODE_32)
+        for (unsigned i = 0; i < 2; i++)
+            c->env->no_seg[i] = whole(&s->seg[X86_FS + i]) ? 0 : BT_NO_ADDRESS;
     if (!(s->cr0 & (CR0_EM | CR0_TS)) && (s->cr4 & CR4_OSFXSR)) {
         mode |= BT_MODE_FPU;
         if ((s->cr4 & CR4_OSXSAVE) && s->xcr0 == c->bt->vm->cpu_model.xcr0_valid)
@@ -87,20 +100,16 @@ void bt_update_mode(struct bt_vcpu *c)
     if (s->cr4 & CR4_SMAP)
         mode |= BT_MODE_SMAP;
     c->mode = mode;
-    /* Blocks check their address when entered through the table, not their mode. */
-    if (unlikely(c->ibl_mode[c->env->cls] != mode)) {
-        /* STAC and CLAC go between the kernel's two classes without coming here. */
-        if (c->env->cls == BT_USER) {
-            bt_ibl_clear_class(c, BT_USER);
-            c->ibl_mode[BT_USER] = mode;
-        } else {
-            bt_ibl_clear_class(c, BT_KERNEL);
-            bt_ibl_clear_class(c, BT_KERNEL_AC);
-            c->ibl_mode[BT_KERNEL] = c->ibl_mode[BT_KERNEL_AC] = mode;
-        }
-    }
     if (unlikely(!(c->ready & BIT32(c->slot))))
         bt_slot_ready(c);
+    /* Blocks check their address when entered through the table, not their mode. */
+    if (c->env->cls == BT_USER) {
+        ibl_for_mode(c, BT_USER);
+    } else {
+        /* STAC and CLAC go between the kernel's two classes without coming here. */
+        ibl_for_mode(c, BT_KERNEL);
+        ibl_for_mode(c, BT_KERNEL_AC);
+    }
     for (unsigned i = 0; i < BT_NCLASS; i++)
         c->env->win[i] = (u64)(uintptr_t)bt_window_env(c, i, c->slot);
     c->env->window = c->env->win[c->env->cls];

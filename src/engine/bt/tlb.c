@@ -396,16 +396,32 @@ page_fault:
 /* --- forgetting
  * --------------------------------------------------------------------------------------------- */
 
-static void clear_ibl(struct bt_vcpu *c, struct bt_env *win)
+static void empty_ibl(struct bt_vcpu *c, struct bt_env *win)
 {
-    u64 *ibl = bt_ibl(win);
-    u64 miss = (u64)(uintptr_t)c->bt->exit_ibl;
+    struct bt_window_priv *p = bt_priv(win);
 
     for (unsigned i = 0; i < BT_IBL_SIZE; i++)
-        ibl[i] = miss;
-    memset(bt_priv(win)->ibl_kind, 0, BT_IBL_SIZE);
-    memset(bt_priv(win)->ibl_pages, 0, sizeof(bt_priv(win)->ibl_pages));
-    bt_priv(win)->log_ibl.n = 0;
+        bt_ibl(win)[i] = (u64)(uintptr_t)c->bt->exit_ibl;
+    memset(p->ibl_kind, 0, BT_IBL_SIZE);
+    memset(p->ibl_pages, 0, sizeof(p->ibl_pages));
+    p->log_ibl.n = p->log_ibl_all.n = 0;
+}
+
+void bt_ibl_clear(struct bt_vcpu *c, struct bt_env *win)
+{
+    struct bt_window_priv *p = bt_priv(win);
+
+    if (p->log_ibl_all.n > BT_LOG_SIZE) {
+        empty_ibl(c, win);
+        return;
+    }
+    for (unsigned k = 0; k < p->log_ibl_all.n; k++) {
+        bt_ibl(win)[p->log_ibl_all.slot[k]] = (u64)(uintptr_t)c->bt->exit_ibl;
+        p->ibl_kind[p->log_ibl_all.slot[k]] = 0;
+    }
+    if (p->log_ibl_all.n)
+        memset(p->ibl_pages, 0, sizeof(p->ibl_pages));
+    p->log_ibl.n = p->log_ibl_all.n = 0;
 }
 
 static void clear_table(struct bt_tlb_entry *t)
@@ -485,7 +501,7 @@ static void flush_window(struct bt_vcpu *c, struct bt_env *win, bool keep_global
     if (p->used_w)
         clear_table(bt_tlb(win, true));
     if (p->used_ibl)
-        clear_ibl(c, win);
+        bt_ibl_clear(c, win);
     p->used_r = p->used_w = p->used_ibl = false;
     p->log_r.n = p->log_w.n = 0;
     memset(p->large, 0, sizeof(p->large));
@@ -497,7 +513,7 @@ static void init_window(struct bt_vcpu *c, struct bt_env *win)
 {
     bt_tlb_invalidate(bt_tlb(win, false), 0);
     bt_tlb_invalidate(bt_tlb(win, true), 0);
-    clear_ibl(c, win);
+    empty_ibl(c, win);
     bt_priv(win)->stack_tag = BT_NO_CELL;
 }
 
@@ -672,17 +688,12 @@ void bt_tlb_drop_writes(struct bt_vm *bt, u64 gpa, const u8 *host_page)
     *wrote = 0;
 }
 
-void bt_ibl_clear_class(struct bt_vcpu *c, unsigned cls)
-{
-    for (unsigned slot = 0; slot < BT_SLOTS; slot++)
-        if (!bt_window_shared(c, cls, slot) && bt_priv(bt_window_env(c, cls, slot))->used_ibl)
-            clear_ibl(c, bt_window_env(c, cls, slot));
-}
-
 void bt_ibl_clear_all(struct bt_vcpu *c)
 {
     for (unsigned cls = 0; cls < BT_NCLASS; cls++)
-        bt_ibl_clear_class(c, cls);
+        for (unsigned slot = 0; slot < BT_SLOTS; slot++)
+            if (!bt_window_shared(c, cls, slot) && bt_priv(bt_window_env(c, cls, slot))->used_ibl)
+                bt_ibl_clear(c, bt_window_env(c, cls, slot));
 }
 
 void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global)
@@ -696,6 +707,7 @@ void bt_ibl_set(struct bt_vcpu *c, u64 va, const u8 *code, bool global)
     p->ibl_kind[i] = global ? 2 : 1;
     if (!global)
         log_slot(&p->log_ibl, i);
+    log_slot(&p->log_ibl_all, i);
     p->ibl_pages[bloom / 64] |= BIT64(bloom % 64);
     /* An instruction may reach into the next page. */
     if ((va & (PAGE_SIZE - 1)) > PAGE_SIZE - X86_INSN_MAX) {

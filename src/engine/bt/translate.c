@@ -128,9 +128,7 @@ static u8 classify(const struct x86_insn *in, u32 mode)
     bool wide;
 
     if (in->mode == 32 && in->mem.present && !in->mem.agen &&
-        (in->addrsize != 4 || in->mem.seg == X86_CS ||
-         (in->mem.seg == X86_FS && !(mode & BT_MODE_FS)) ||
-         (in->mem.seg == X86_GS && !(mode & BT_MODE_GS))))
+        (in->addrsize != 4 || in->mem.seg == X86_CS))
         return KIND_SITE;
     if (gen_sys_inline(in, mode))
         return KIND_SYS;
