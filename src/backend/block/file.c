@@ -11,11 +11,15 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "backend/block/lock.h"
 #include "base/bits.h"
 #include "base/log.h"
+
+/* At least so long between two messages about errors. */
+#define COMPLAIN_NS 10000000000u
 
 /* Pieces of a request handed to one system call: all that a virtio request has. */
 #define IOV_BATCH 256
@@ -117,11 +121,27 @@ void block_file_close(struct block_file *f)
     f->path = NULL;
 }
 
-/* What a guest can be told. The rest is for people, once. */
-static int io_error(struct block_file *f, const char *what, int e)
+static u64 now_ns(void)
 {
-    if (!__atomic_exchange_n(&f->complained, 1, __ATOMIC_RELAXED))
-        log_error("disk %s: cannot %s: %s", f->path, what, strerror(e));
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (u64)t.tv_sec * 1000000000u + (u64)t.tv_nsec;
+}
+
+/* What a guest can be told. The rest is for people: once until it works again, and not often
+ * however much the guest tries. */
+static int io_error(struct block_file *f, const char *what, u64 off, int e)
+{
+    u64 said = __atomic_load_n(&f->said_ns, __ATOMIC_RELAXED), now = now_ns();
+
+    if (!__atomic_exchange_n(&f->complained, 1, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&f->failed_at, off, __ATOMIC_RELAXED);
+        if (!said || now - said >= COMPLAIN_NS) {
+            __atomic_store_n(&f->said_ns, now, __ATOMIC_RELAXED);
+            log_error("disk %s: cannot %s: %s", f->path, what, strerror(e));
+        }
+    }
     return e == ENOSPC || e == EDQUOT || e == EFBIG ? -ENOSPC : -EIO;
 }
 
@@ -150,6 +170,8 @@ unsigned iov_cut(const struct host_iov *iov, unsigned n, size_t skip, size_t len
 static int transfer(struct block_file *f, bool write, const struct host_iov *iov, unsigned n,
                     size_t skip, size_t len, u64 off)
 {
+    u64 from = off, end = off + len;
+
     while (len) {
         struct host_iov v[IOV_BATCH];
         const struct iovec *sv = (const struct iovec *)v;
@@ -160,16 +182,23 @@ static int transfer(struct block_file *f, bool write, const struct host_iov *iov
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)
-            return io_error(f, write ? "write" : "read", errno);
+            return io_error(f, write ? "write" : "read", off, errno);
         if (r == 0) {
             if (write)
-                return io_error(f, "write", ENOSPC);
+                return io_error(f, "write", off, ENOSPC);
             iov_clear(iov, n, skip, len);
             return 0;
         }
         skip += (size_t)r;
         len -= (size_t)r;
         off += (u64)r;
+    }
+    /* On a full file system what is there already can be written: that is no news. */
+    if (write && __atomic_load_n(&f->complained, __ATOMIC_RELAXED)) {
+        u64 at = __atomic_load_n(&f->failed_at, __ATOMIC_RELAXED);
+
+        if (at >= from && at < end)
+            __atomic_store_n(&f->complained, 0, __ATOMIC_RELAXED);
     }
     return 0;
 }
@@ -230,7 +259,7 @@ int block_file_sync(struct block_file *f)
     if (!r)
         return 0;
     __atomic_store_n(&f->failed, 1, __ATOMIC_RELAXED);
-    io_error(f, "flush", errno);
+    io_error(f, "flush", UINT64_MAX, errno);
     return -EIO;
 }
 
@@ -247,7 +276,7 @@ static int punch(struct block_file *f, int mode, u64 off, u64 len)
         return -EINVAL;
     if (errno == EOPNOTSUPP || errno == ENOSYS || errno == ENODEV)
         return -EOPNOTSUPP;
-    return io_error(f, "zero", errno);
+    return io_error(f, "zero", off, errno);
 }
 
 int block_file_punch(struct block_file *f, u64 off, u64 len)

@@ -17,7 +17,9 @@ struct block_file {
     bool readonly;
     bool unsafe;    /* block_file_sync does nothing */
     u32 failed;     /* atomic: a sync failed; nothing can be promised any more */
-    u32 complained; /* atomic: an error was logged */
+    u32 complained; /* atomic: an error was logged, and what failed has not worked since */
+    u64 failed_at;  /* atomic: where that was */
+    u64 said_ns;    /* atomic: and when, monotonic */
 };
 
 /* Opens and locks it (lock.h). 0, or -errno with one line in err and nothing to close. */
