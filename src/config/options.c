@@ -457,7 +457,9 @@ const struct option_row config_options[] = {
     {.name = "stats",
      .type = OPTION_FLAG,
      .field = FIELD(stats),
-     .help = "Print the engine's counters on stderr when the guest has ended."},
+     .help =
+         "Print the engine's counters on stderr when the guest has ended; what they count is in "
+         "the manual."},
     {.name = "strict-io",
      .type = OPTION_FLAG,
      .field = FIELD(strict_io),

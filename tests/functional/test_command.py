@@ -174,6 +174,16 @@ def test_output_that_cannot_be_written_is_a_failure(argv):
     assert r.stderr == b"trivisor: the command's output: No space left on device\n"
 
 
+def test_a_command_that_loads_its_drivers(program, kernel, virtio_image, tmp_path):
+    """Nothing else has, in init's place: as docs/building.md has it."""
+    image = tmp_path / 'disk.img'
+    image.write_bytes(b'on the disk' + bytes((1 << 20) - 11))
+    r = subprocess.run([program, 'run', '-k', kernel, '-i', virtio_image, '-d', str(image), '--', 'sh', '-c',
+                        'ls /sys/block; /sbin/modprobe virtio_pci; /sbin/modprobe virtio_blk; head -c 11 /dev/vda'],
+                       stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False)
+    assert (r.returncode, r.stdout, r.stderr) == (0, b'on the disk', b'')
+
+
 def test_closed_descriptors(argv):
     """Files that are opened take the numbers of 0 to 2 if nothing else does."""
     r = subprocess.run(['sh', '-c', 'exec "$@" <&- >&-', 'sh', *argv('sh', '-c', 'cat; echo out; echo err >&2')],
