@@ -200,6 +200,29 @@ TEST(once__sizes_and_directions)
     r.rsi = VA + 4095;                                                                             \
     REP("lods" insn, &r, df);                                                                      \
     CHECK_EQ(r.rsi, VA + 4095 + (step));                                                           \
+    r.rsi = VA + 4095;                                                                             \
+    r.rdi = VA + 16;                                                                               \
+    REP("stc; cmps" insn, &r, df);                                                                 \
+    CHECK_EQ(r.rflags &(F_ZF | F_CF | F_SF), F_ZF);                                                \
+    CHECK_EQ(r.rsi, VA + 4095 + (step));                                                           \
+    CHECK_EQ(r.rdi, VA + 16 + (step));                                                             \
+    r.rdi = VA + 16;                                                                               \
+    r.rsi = VA + 17; /* more than at VA + 16 */                                                    \
+    REP("cmps" insn, &r, df);                                                                      \
+    CHECK_EQ(r.rflags &(F_ZF | F_CF), 0);                                                          \
+    r.rdi = VA + 17;                                                                               \
+    r.rsi = VA + 16;                                                                               \
+    REP("cmps" insn, &r, df);                                                                      \
+    CHECK_EQ(r.rflags &(F_ZF | F_CF | F_SF), F_CF | F_SF);                                         \
+    r.rdi = VA + 17;                                                                               \
+    memcpy(&r.rax, (void *)(VA + 16), 8);                                                          \
+    REP("scas" insn, &r, df);                                                                      \
+    CHECK_EQ(r.rflags &(F_ZF | F_CF | F_SF), F_CF | F_SF);                                         \
+    CHECK_EQ(r.rdi, VA + 17 + (step));                                                             \
+    r.rdi = VA + 4095;                                                                             \
+    REP("scas" insn, &r, df);                                                                      \
+    CHECK(r.rflags &F_ZF);                                                                         \
+    CHECK_EQ(r.rdi, VA + 4095 + (step));                                                           \
     CHECK_EQ(memcmp((void *)(VA + 16), &r.rax, size), 0)
     /* more than once: at first it is the miss that is taken */
     for (unsigned i = 0; i < 3; i++) {

@@ -93,10 +93,10 @@ struct bt_env {
     u8 cls;             /* current enum bt_class */
     u64 sti_probe;      /* what STI reads through: NULL while irq_maybe */
     u8 irq_maybe;       /* the local APIC may have something; set by bt_set_irq_maybe */
-    u32 arith_mask, keep_if, keep_ac; /* constants for PEXT and PDEP */
-    u64 bits63, bits31;               /* 63 and 31, likewise */
-    u32 df_mask;                      /* EFLAGS.DF, likewise */
-    u64 step[2];                      /* what a string goes on by: 1, with DF -1 */
+    u32 arith_mask, keep_if, keep_ac, keep_df; /* constants for PEXT and PDEP */
+    u64 bits63, bits31;                        /* 63 and 31, likewise */
+    u32 df_mask;                               /* EFLAGS.DF, likewise */
+    u64 step[2];                               /* what a string goes on by: 1, with DF -1 */
     /* Of FS and GS in 32-bit code: 0 where the segment is all 4 GiB, else what makes an address no
      * address, so that the access misses and the interpreter looks at type and limit. */
     u64 no_seg[2];

@@ -362,6 +362,7 @@ static int bt_vcpu_create(struct vcpu *v)
     bt_set_irq_maybe(c->env, true);
     c->env->keep_if = 0xfd;
     c->env->keep_ac = 0xfb;
+    c->env->keep_df = 0xfb;
     bt_tlb_init(c);
     interp_init(&c->interp, &c->env->s, &v->vm->cpu_model, &bt_interp_ops, c, c->interp_cache,
                 c->native.rw, c->native.rx);

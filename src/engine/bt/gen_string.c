@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MOVS, STOS and LODS without a repeat prefix, which compilers use to copy a byte or a word. (With
- * one they are bt_help_string's.)
+ * String instructions without a repeat prefix, which compilers use to copy a byte or a word, and
+ * 32-bit kernels to compare strings. (With one, MOVS and STOS are bt_help_string's.)
  */
 #include <Zydis/MetaInfo.h>
 
@@ -9,7 +9,7 @@
 
 #define OFF(field) ((s32)offsetof(struct bt_env, field))
 
-enum string { NONE, MOVS, STOS, LODS };
+enum string { NONE, MOVS, STOS, LODS, CMPS, SCAS };
 
 static enum string which(const struct x86_insn *in)
 {
@@ -23,6 +23,10 @@ static enum string which(const struct x86_insn *in)
         return STOS;
     case 0xac:
         return LODS;
+    case 0xa6:
+        return CMPS;
+    case 0xae:
+        return SCAS;
     default:
         return NONE;
     }
@@ -34,16 +38,17 @@ bool gen_string_fits(const struct x86_insn *in)
            !(in->prefixes & (X86_PFX_REP | X86_PFX_REPNE | X86_PFX_LOCK));
 }
 
-/* mov between `reg` and [r10], of an operand's size; a load leaves the register's other bits as MOV
- * does. */
-static void move(struct gen *g, unsigned reg, unsigned size, bool store)
+enum { LOAD = 0x8a, STORE = 0x88, COMPARE = 0x3a };
+
+/* mov reg, [r10], mov [r10], reg or cmp reg, [r10] of an operand's size. */
+static void access(struct gen *g, unsigned opcode, unsigned reg, unsigned size)
 {
     struct emit *e = &g->e;
 
     if (size == 2)
         emit8(e, 0x66);
     emit_rex(e, size == 8, reg, 0, H_R10);
-    emit8(e, (store ? 0x88u : 0x8au) | (size > 1));
+    emit8(e, opcode | (size > 1));
     emit8(e, (reg & 7) << 3 | (H_R10 & 7));
 }
 
@@ -77,20 +82,25 @@ void gen_string(struct gen *g)
     struct emit *e = &g->e;
     enum string kind = which(in);
     unsigned size = in->opcode & 1 ? in->opsize : 1;
+    bool both = kind == MOVS || kind == CMPS;
 
-    if (kind == MOVS) {
+    if (both) {
         gen_probe(g, EA_OPERAND, size, false);
-        move(g, H_R11, size, false);
+        access(g, LOAD, H_R11, size);
         emit_store(e, H_RSP, OFF(tmp), H_R11);
-        gen_probe(g, EA_RDI, size, true);
+        gen_probe(g, EA_RDI, size, kind == MOVS);
         emit_load(e, H_R8, H_RSP, OFF(tmp));
     } else {
         gen_probe(g, EA_OPERAND, size, kind == STOS);
     }
     direction(g);
     gen_commit(g);
-    move(g, kind == MOVS ? H_R8 : H_RAX, size, kind != LODS);
-    if (kind != STOS)
+    access(g,
+           kind == LODS                   ? LOAD
+           : kind == MOVS || kind == STOS ? STORE
+                                          : COMPARE,
+           both ? H_R8 : H_RAX, size);
+    if (both || kind == LODS)
         advance(g, H_RSI, size);
     if (kind != LODS)
         advance(g, H_RDI, size);

@@ -146,6 +146,9 @@ bool gen_sys_inline(const struct x86_insn *in, u32 mode)
         return in->opsize == 8;
     case ZYDIS_MNEMONIC_PUSHFD:
         return in->mode == 32;
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        return true;
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_SWAPGS:
@@ -172,6 +175,11 @@ bool gen_sys(struct gen *g, bool last)
         return true;
     case ZYDIS_MNEMONIC_CLI:
         change_bit(g, OFF(s.rflags) + 1, OFF(keep_if), 0);
+        return true;
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        change_bit(g, OFF(s.rflags) + 1, OFF(keep_df),
+                   g->insn->mnemonic == ZYDIS_MNEMONIC_STD ? (unsigned)RFLAGS_DF >> 8 : 0);
         return true;
     case ZYDIS_MNEMONIC_STI:
         /* The next instruction must be in this block: its map entry carries the interrupt shadow.

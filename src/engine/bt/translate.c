@@ -391,6 +391,9 @@ static bool gen_item(struct gen *g, const struct item *it, bool last)
         gen_string(g);
         return true;
     default:
+        /* There is nobody to give way to. */
+        if (it->insn.mnemonic == ZYDIS_MNEMONIC_PAUSE && g->bt->nvcpus == 1)
+            return true;
         return gen_site(g, g->bt->call_interp);
     }
 }
