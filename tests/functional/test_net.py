@@ -312,7 +312,7 @@ def test_tap_errors(may_tap, program, kernel):
         {one} tap=tap0,queues=2 2>&1 || true
         setpriv --reuid 65534 --clear-groups --bounding-set -all {one} tap=tap0 2>&1 || true''')
     lines = r.stdout.splitlines()
-    assert len(lines) == 3 and all('--net tap=' in line for line in lines), r.stdout + r.stderr
+    assert len(lines) == 3 and all('-n tap=' in line for line in lines), r.stdout + r.stderr
     assert 'several queues' in lines[1], r.stdout
     # /dev/net/tun is everybody's on most hosts, the interface is not.
     assert 'not permitted' in lines[2] or 'Permission denied' in lines[2], r.stdout
