@@ -216,7 +216,7 @@ def test_without_privilege(program, kernel, virtio_image, share, tmp_path):
 @pytest.mark.parametrize('spec, says', [
     ('/nonexistent:src', 'trivisor: -v /nonexistent: No such file or directory'),
     ('/etc/passwd:src', 'trivisor: -v /etc/passwd: Not a directory'),
-    ('/tmp', 'it is HOST:GUEST or HOST:GUEST:ro'),
+    ('/tmp', 'it is HOST:GUEST, HOST:GUEST:ro or HOST:GUEST:rw'),
     (':src', 'the directory is missing'),
     ('/tmp:', "the guest's name for it is missing"),
     ('/tmp:' + 37 * 'x', "the guest's name for it is longer than 36 bytes"),
