@@ -465,7 +465,7 @@ struct bt_vcpu {
     u8 slot;         /* current address-space slot */
     u8 ready;        /* bits: slots whose windows are filled in */
     bool one_kernel; /* BT_KERNEL's window is that of slot 0 in every slot */
-    u8 many_local;   /* times in a row that it had many pages that were not global */
+    u8 many_local;   /* twice how often it had many that are not global, less how often few */
     u32 mode;        /* BT_MODE_* */
     struct {
         u16 pcid;

@@ -520,7 +520,9 @@ static void init_window(struct bt_vcpu *c, struct bt_env *win)
 /*
  * The kernel's window is one for all address spaces: what it holds are global pages, as a rule, and
  * each space would have to learn them anew. The others are dropped when another space comes. A
- * kernel that has many (page-table isolation) gets a window in each space, as users have.
+ * kernel that has many (page-table isolation) gets a window in each space, as users have: one that
+ * has many each other time, for on the way to the user's space it has, and on the way back it has
+ * not.
  */
 static void leave_slot(struct bt_vcpu *c, unsigned next)
 {
@@ -530,8 +532,8 @@ static void leave_slot(struct bt_vcpu *c, unsigned next)
     if (!c->one_kernel || c->slot == next)
         return;
     if (p->log_r.n + p->log_w.n <= BT_FEW_LOCAL) {
-        c->many_local = 0;
-    } else if (++c->many_local == BT_MANY_TIMES) {
+        c->many_local -= c->many_local > 0;
+    } else if ((c->many_local += 2) >= BT_MANY_TIMES) {
         flush_window(c, win, false);
         c->one_kernel = false;
         for (unsigned slot = 1; slot < BT_SLOTS; slot++)
