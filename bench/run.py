@@ -51,7 +51,7 @@ def bench_once(kind, a):
         r = subprocess.run([vm.BENCH_PROGRAM] + options, capture_output=True, text=True, check=False,
                            timeout=600)
         return parse(r.stdout) if r.returncode == 0 else {}
-    append = f'{vm.base_append(a.tsc_khz)} run="bench {" ".join(options)}"'
+    append = f'{vm.base_append(a.tsc_khz)} {a.append} run="bench {" ".join(options)}"'
     for _ in range(a.retries):
         with vm.Guest(vm.command(kind, a, vm.BENCH_IMAGE, append)) as g:
             done = g.wait_line('bench-done', a.limit)
@@ -66,7 +66,7 @@ def bench_once(kind, a):
 
 def boot_once(kind, a):
     """Boot and idle: {'boot': s, 'overhead': MiB, 'idle': percent}, or {} when it failed."""
-    append = f'{vm.base_append(a.tsc_khz)} run="echo settled; sleep 3600"'
+    append = f'{vm.base_append(a.tsc_khz)} {a.append} run="echo settled; sleep 3600"'
     peak = [0]
 
     def sample(g):
@@ -181,6 +181,7 @@ def main():
     vm.add_arguments(p)
     p.add_argument('--pairs', type=int, default=3)
     p.add_argument('--monitors', default=','.join(MONITORS), help='which of native,qemu,trivisor to run')
+    p.add_argument('--append', default='', metavar='TEXT', help='more for the command lines of both kernels')
     p.add_argument('--target-ms', type=int, default=40, help='length of one repetition')
     p.add_argument('--repeats', type=int, default=5, help='repetitions a test; the fastest counts')
     p.add_argument('--limit', type=float, default=300, metavar='S', help='time limit of one guest')
