@@ -31,7 +31,7 @@ def test_it_hangs_together(program, cpu):
     ('x86-64-v2,+la57,+hle', 'cannot give hle, la57'),
     ('host,-avx512q', "no CPU feature 'avx512q'"),
     ('host,-sse2', 'cannot be without sse2'),
-    ('x86-64-v2,+avx512vl', 'avx512vl needs another feature'),
+    ('x86-64-v2,+avx512vl', 'avx512vl needs xsave, which this CPU has not: add +xsave'),
     ('x86-64-v5', 'it is host, common,'),
     ('host,avx', 'it is host, common,'),
     ('host,', 'it is host, common,'),
